@@ -1,0 +1,340 @@
+"""Options as values: frozen, checked once, passed whole.
+
+`from_mapping` builds any of them from a dictionary (TOML, JSON, `--set`) and refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from spanwright.errors import ConfigError, nearest
+
+Overlap = Literal["flat", "nested"]
+Pooling = Literal["first", "last", "mean", "max"]
+Splitter = Literal["whitespace", "script"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Schedule = Literal["linear", "cosine", "constant"]
+Reduction = Literal["mean", "sum"]
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Which scored spans become entities.
+
+    threshold: least score kept (exclusive), one for all labels or one for each; a label absent from the mapping takes
+    0.5. overlap: "flat" lets no two entities share a word, "nested" lets one lie within another. multi_label: the same
+    span may carry several labels.
+    """
+
+    threshold: float | Mapping[str, float] = DEFAULT_THRESHOLD
+    overlap: Overlap = "flat"
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("overlap", self.overlap, Overlap)
+        named = self.threshold.items() if isinstance(self.threshold, Mapping) else [("", self.threshold)]
+        for label, value in named:
+            place = f"threshold[{label!r}]" if label else "threshold"
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigError(f"`{place}` must be a number in [0, 1], but is {value!r}.")
+            require(0.0 <= value <= 1.0, place, "lie in [0, 1]", value)
+
+    def threshold_of(self, label: str) -> float:
+        """The least score (exclusive) at which `label` is kept."""
+        if isinstance(self.threshold, Mapping):
+            return float(self.threshold.get(label, DEFAULT_THRESHOLD))
+        return float(self.threshold)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network's shape. Sizes are in features, widths and lengths in words.
+
+    backbone: name or folder of the pretrained transformer; backbone_config: its Hugging Face configuration.
+    hidden_size D; a projection is built where it differs from the backbone's. num_rnn_layers: 0 for no BiLSTM;
+    rnn_dropout acts between its layers. label_at_marker: a label's vector is the state at its marker (True) or at the
+    subtoken after it. entity_token_id: vocabulary id of `entity_token`. published: keys of a published configuration
+    that this library does not use and hands on unchanged.
+    """
+
+    backbone: str
+    backbone_config: Mapping[str, Any] = field(default_factory=dict)
+    hidden_size: int = 512
+    dropout: float = 0.4
+    max_width: int = 12
+    max_words: int = 384
+    subtoken_pooling: Pooling = "first"
+    num_rnn_layers: int = 1
+    rnn_dropout: float = 0.0
+    label_at_marker: bool = True
+    entity_token: str = "<<ENT>>"
+    separator_token: str = "<<SEP>>"
+    entity_token_id: int = -1
+    vocab_size: int = -1
+    word_splitter: Splitter = "whitespace"
+    published: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_choice("subtoken_pooling", self.subtoken_pooling, Pooling)
+        require_choice("word_splitter", self.word_splitter, Splitter)
+        require(self.hidden_size > 0 and self.hidden_size % 2 == 0, "hidden_size", "be even and positive", self.hidden_size)
+        require(self.max_width >= 1, "max_width", "be at least 1", self.max_width)
+        require(self.max_words >= 1, "max_words", "be at least 1", self.max_words)
+        require(self.num_rnn_layers >= 0, "num_rnn_layers", "be 0 or more", self.num_rnn_layers)
+        require(0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout)
+        require(0 <= self.rnn_dropout < 1, "rnn_dropout", "lie in [0, 1)", self.rnn_dropout)
+
+
+@dataclass(frozen=True)
+class NewModelOptions:
+    """The shape of a model made anew from an encoder: section `[model]`. Without effect on a model that is loaded."""
+
+    hidden_size: int = 512
+    dropout: float = 0.4
+    max_width: int = 12
+    max_words: int = 384
+    subtoken_pooling: Pooling = "first"
+    num_rnn_layers: int = 1
+    rnn_dropout: float = 0.0
+    word_splitter: Splitter = "whitespace"
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Section `[loss]`: binary cross-entropy over cells, or focal loss where `focal_gamma` > 0.
+
+    focal_alpha: weight of positives in [0, 1], negatives weigh 1 - alpha; -1 for none. reduction "mean" averages over
+    real cells, so that neither padding nor accumulation changes the objective; "sum" is the published one.
+    """
+
+    focal_alpha: float = -1.0
+    focal_gamma: float = 0.0
+    prob_margin: float = 0.0
+    label_smoothing: float = 0.0
+    reduction: Reduction = "mean"
+
+    def __post_init__(self) -> None:
+        require_choice("reduction", self.reduction, Reduction)
+        require(self.focal_alpha <= 1, "focal_alpha", "be at most 1 (below 0 for none)", self.focal_alpha)
+        require(self.focal_gamma >= 0, "focal_gamma", "be 0 or more", self.focal_gamma)
+        require(0 <= self.prob_margin < 1, "prob_margin", "lie in [0, 1)", self.prob_margin)
+        require(0 <= self.label_smoothing < 1, "label_smoothing", "lie in [0, 1)", self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Section `[labels]`: which labels a training row is asked.
+
+    max_labels: a row asks all its own labels, then negatives from the data set's inventory up to this many.
+    num_negatives: at most this many negatives instead (None: as many as fit).
+    """
+
+    max_labels: int = 25
+    num_negatives: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.max_labels >= 1, "max_labels", "be at least 1", self.max_labels)
+        require(self.num_negatives is None or self.num_negatives >= 0, "num_negatives", "be 0 or more", self.num_negatives)
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Section `[optimizer]`: AdamW with one rate for the backbone and one for everything else.
+
+    warmup: share of all steps during which the rates rise from 0. max_grad_norm: clipping, 0 for none.
+    """
+
+    backbone_lr: float = 2e-5
+    lr: float = 2e-4
+    backbone_weight_decay: float = 0.01
+    weight_decay: float = 0.01
+    schedule: Schedule = "linear"
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_choice("schedule", self.schedule, Schedule)
+        for name in ("backbone_lr", "lr", "backbone_weight_decay", "weight_decay", "max_grad_norm"):
+            require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
+        require(0 <= self.warmup <= 1, "warmup", "be a share in [0, 1]", self.warmup)
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """Section `[validation]`. every: steps between evaluations (0: once an epoch). patience: evaluations without a
+    better micro F1 before training stops (0: never). threshold, overlap: as in DecodeOptions.
+    """
+
+    every: int = 0
+    patience: int = 0
+    threshold: float = DEFAULT_THRESHOLD
+    overlap: Overlap = "flat"
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, "every", "be 0 or more", self.every)
+        require(self.patience >= 0, "patience", "be 0 or more", self.patience)
+        self.decode_options()
+
+    def decode_options(self) -> DecodeOptions:
+        """The same choice as DecodeOptions."""
+        return DecodeOptions(threshold=self.threshold, overlap=self.overlap)
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """Section `[training]`.
+
+    epochs: passes over the data; max_steps: optimizer updates, 0 for as many as the epochs give. batch_size: rows of a
+    micro-batch; max_batch_tokens: padded subtokens of a micro-batch, whichever is reached first. accumulate:
+    micro-batches of a step. freeze: parts held still ("backbone", module names, "backbone.layers:3" for its first
+    three layers and embeddings). save_every: steps between training states (0: once an epoch). num_workers: loader
+    processes. tracker: "tensorboard" or "none".
+    """
+
+    epochs: float = 5.0
+    max_steps: int = 0
+    batch_size: int = 8
+    max_batch_tokens: int = 16384
+    accumulate: int = 1
+    precision: Precision = "fp32"
+    gradient_checkpointing: bool = False
+    freeze: tuple[str, ...] = ()
+    seed: int = 0
+    save_every: int = 0
+    num_workers: int = 0
+    tracker: Literal["none", "tensorboard"] = "none"
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, Precision)
+        require_choice("tracker", self.tracker, Literal["none", "tensorboard"])
+        require(self.epochs > 0, "epochs", "be above 0", self.epochs)
+        for name in ("max_steps", "save_every", "num_workers", "seed"):
+            require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
+        for name in ("batch_size", "max_batch_tokens", "accumulate"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training run is told, section by section; read from TOML by `from_mapping`."""
+
+    training: LoopOptions = LoopOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    labels: LabelOptions = LabelOptions()
+    loss: LossOptions = LossOptions()
+    validation: ValidationOptions = ValidationOptions()
+    model: NewModelOptions = NewModelOptions()
+
+
+Options = TypeVar("Options")
+
+
+def from_mapping(kind: type[Options], values: Mapping[str, Any], place: str = "") -> Options:
+    """An option class from a mapping, strictly.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is not of its field's type. `place` prefixes the key in the message.
+    """
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            owner = f"section [{place}]" if place else kind.__name__
+            raise ConfigError(f"`{key}` is not a key of {owner}. {nearest(key, known)}")
+        checked[key] = _checked(f"{place}.{key}" if place else key, value, hints[key])
+    return kind(**checked)
+
+
+def with_override(config: TrainConfig, assignment: str) -> TrainConfig:
+    """`config` with one ``section.key=value`` replaced; the value is read as TOML, or as a string where it is none.
+
+    Raises:
+        ConfigError: the assignment has no ``=``, or names nothing.
+    """
+    name, equals, text = assignment.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not equals or not dot:
+        raise ConfigError(f"`--set {assignment}` must be section.key=value, as in `--set optimizer.lr=1e-4`.")
+    sections = {f.name for f in fields(TrainConfig)}
+    if section not in sections:
+        raise ConfigError(f"`{section}` is not a section. {nearest(section, sections)}")
+    old = getattr(config, section)
+    changed = from_mapping(type(old), {key: toml_value(text.strip())}, section)
+    return replace(config, **{section: replace(old, **{key: getattr(changed, key)})})
+
+
+def toml_value(text: str) -> Any:
+    """`text` as a TOML value: ``1e-4``, ``true``, ``["backbone"]``; anything that is none is a string."""
+    try:
+        return toml_loads(f"value = {text}")["value"]
+    except ValueError:
+        return text
+
+
+def toml_loads(text: str) -> dict[str, Any]:
+    """A TOML document as a dictionary. Raises ValueError where it is none."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Raise the ConfigError "`name` must *rule*, but is *value*." unless `holds`."""
+    if not holds:
+        raise ConfigError(f"`{name}` must {rule}, but is {value!r}.")
+
+
+def require_choice(name: str, value: object, choices: Any) -> None:
+    """Raise a ConfigError unless `value` is one of the Literal `choices`."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        listed = ", ".join(repr(choice) for choice in allowed)
+        raise ConfigError(f"`{name}` must be one of {listed}, but is {value!r}. {nearest(str(value), allowed)}")
+
+
+def _checked(place: str, value: Any, hint: Any) -> Any:
+    """`value` as `hint` asks, with the conversions that TOML and JSON need: int to float, list to tuple."""
+    origin = get_origin(hint)
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"`{place}` must be a table, but is {value!r}.")
+        return from_mapping(hint, value, place)  # type: ignore[arg-type]
+    if origin is Literal:
+        require_choice(place, value, hint)
+        return value
+    if origin in (Union, types.UnionType):
+        return _checked_union(place, value, get_args(hint))
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [part for part in value.split(",") if part]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"`{place}` must be a list, but is {value!r}.")
+        return tuple(_checked(place, item, get_args(hint)[0]) for item in value)
+    wanted = Mapping if origin is not None else hint
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigError(f"`{place}` must be of type {getattr(hint, '__name__', hint)}, but is {value!r}.")
+    return value
+
+
+def _checked_union(place: str, value: Any, hints: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    problems = []
+    for hint in hints:
+        if hint is type(None):
+            continue
+        try:
+            return _checked(place, value, hint)
+        except ConfigError as error:
+            problems.append(error)
+    raise problems[0]

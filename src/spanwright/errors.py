@@ -1,0 +1,56 @@
+"""Every error that Spanwright raises on purpose.
+
+    SpanwrightError
+    ├── ConfigError      (ValueError)    an option, a key or an argument that cannot be meant
+    ├── DataError        (ValueError)    a file, a line or a text that cannot be read as asked
+    ├── CheckpointError  (OSError)       a model folder that is absent, damaged or of another kind
+    ├── ModeError        (RuntimeError)  a module in a mode that nobody declared
+    └── TrainingError    (RuntimeError)  a training run that cannot go on
+
+Messages follow one grammar: place: `name` must *rule*, but is *value*. *Remedy.*
+The command line prints the message alone and exits with the class's `exit_code` (sysexits.h where it has a fitting one).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SpanwrightError(Exception):
+    """Base of all errors that Spanwright raises on purpose."""
+
+    exit_code = 70
+
+
+class ConfigError(SpanwrightError, ValueError):
+    """An option, a key or an argument that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(SpanwrightError, ValueError):
+    """A file, a line or a text that cannot be read as asked."""
+
+    exit_code = 65
+
+
+class CheckpointError(SpanwrightError, OSError):
+    """A model folder that is absent, damaged or of another kind."""
+
+    exit_code = 66
+
+
+class ModeError(SpanwrightError, RuntimeError):
+    """A module in a mode that nobody declared, or scopes that contradict each other."""
+
+
+class TrainingError(SpanwrightError, RuntimeError):
+    """A training run that cannot go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The ending of an error about an unknown `name`: the nearest known one, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean `{close[0]}`?" if close else f"Known are: {', '.join(names)}."
