@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from spanwright.errors import ConfigError, nearest
+from spanwright.errors import ConfigError, nearest, require, require_choice
 
 Overlap = Literal["flat", "nested"]
 Pooling = Literal["first", "last", "mean", "max"]
@@ -82,7 +82,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_choice("subtoken_pooling", self.subtoken_pooling, Pooling)
         require_choice("word_splitter", self.word_splitter, Splitter)
-        require(self.hidden_size > 0 and self.hidden_size % 2 == 0, "hidden_size", "be even and positive", self.hidden_size)
+        require(
+            self.hidden_size > 0 and self.hidden_size % 2 == 0, "hidden_size", "be even and positive", self.hidden_size
+        )
         require(self.max_width >= 1, "max_width", "be at least 1", self.max_width)
         require(self.max_words >= 1, "max_words", "be at least 1", self.max_words)
         require(self.num_rnn_layers >= 0, "num_rnn_layers", "be 0 or more", self.num_rnn_layers)
@@ -139,7 +141,9 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         require(self.max_labels >= 1, "max_labels", "be at least 1", self.max_labels)
-        require(self.num_negatives is None or self.num_negatives >= 0, "num_negatives", "be 0 or more", self.num_negatives)
+        require(
+            self.num_negatives is None or self.num_negatives >= 0, "num_negatives", "be 0 or more", self.num_negatives
+        )
 
 
 @dataclass(frozen=True)
@@ -284,20 +288,6 @@ def toml_loads(text: str) -> dict[str, Any]:
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib
     return tomllib.loads(text)
-
-
-def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Raise the ConfigError "`name` must *rule*, but is *value*." unless `holds`."""
-    if not holds:
-        raise ConfigError(f"`{name}` must {rule}, but is {value!r}.")
-
-
-def require_choice(name: str, value: object, choices: Any) -> None:
-    """Raise a ConfigError unless `value` is one of the Literal `choices`."""
-    allowed = get_args(choices)
-    if value not in allowed:
-        listed = ", ".join(repr(choice) for choice in allowed)
-        raise ConfigError(f"`{name}` must be one of {listed}, but is {value!r}. {nearest(str(value), allowed)}")
 
 
 def _checked(place: str, value: Any, hint: Any) -> Any:

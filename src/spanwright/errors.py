@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, get_args
 
 
 class SpanwrightError(Exception):
@@ -54,3 +55,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean `{close[0]}`?" if close else f"Known are: {', '.join(names)}."
+
+
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Raise the ConfigError "`name` must *rule*, but is *value*." unless `holds`."""
+    if not holds:
+        raise ConfigError(f"`{name}` must {rule}, but is {value!r}.")
+
+
+def require_choice(name: str, value: object, choices: Any) -> None:
+    """Raise a ConfigError unless `value` is one of the Literal `choices`."""
+    allowed = get_args(choices)
+    if value not in allowed:
+        listed = ", ".join(repr(choice) for choice in allowed)
+        raise ConfigError(f"`{name}` must be one of {listed}, but is {value!r}. {nearest(str(value), allowed)}")

@@ -53,7 +53,9 @@ class EncodedBatch(_Movable):
         for name in ("word_ends", "word_mask"):
             _require_shape(name, getattr(self, name), (rows, self.word_starts.shape[1]))
         if len(self.word_counts) != rows:
-            raise ValueError(f"`word_counts` must have one entry for each of {rows} rows, but has {len(self.word_counts)}.")
+            raise ValueError(
+                f"`word_counts` must have one entry for each of {rows} rows, but has {len(self.word_counts)}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
