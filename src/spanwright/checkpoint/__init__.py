@@ -1,1 +1,6 @@
-"""checkpoint"""
+"""Folders that hold models: load, make anew from an encoder, save."""
+
+from spanwright.checkpoint.hub import local_folder
+from spanwright.checkpoint.package import Package, is_package, load_package, new_package, save_package
+
+__all__ = ["Package", "is_package", "load_package", "local_folder", "new_package", "save_package"]

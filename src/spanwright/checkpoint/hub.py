@@ -1,0 +1,52 @@
+"""From the name of a model to a folder on this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spanwright.errors import CheckpointError
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z")
+_PATTERNS = [
+    "gliner_config.json",
+    "model.safetensors",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+]
+
+
+def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
+    """The folder of a model: `name` itself if it is one (then nothing is ever asked of a network), else its download.
+
+    A name such as ``urchade/gliner_small-v2.1`` is looked up on the Hugging Face hub: only the files that are needed,
+    at `revision` if given, from the local cache where they are there.
+
+    Raises:
+        CheckpointError: there is no such folder, and no such model on the hub or no way to it.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} must be a model's folder, but is a file. Name the folder that holds it.")
+    if not _HUB_NAME.match(str(name)):
+        raise CheckpointError(f"{path} must be a model's folder, but does not exist.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=_PATTERNS))
+        if not any((folder / file).exists() for file in ("model.safetensors", "pytorch_model.bin")):
+            folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=["pytorch_model.bin"]))
+        return folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"`{name}` must be a folder here or a model on the hub that can be reached, but is neither: {reason}"
+        ) from None

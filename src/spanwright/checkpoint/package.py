@@ -1,0 +1,201 @@
+"""Packages: a model, its tokenizer and its configuration in one folder, in the published format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from spanwright import modes
+from spanwright.checkpoint import published
+from spanwright.checkpoint.files import staged_folder
+from spanwright.checkpoint.weights import load_into, read_weights, write_weights
+from spanwright.config import ModelConfig, NewModelOptions
+from spanwright.encoding import BatchEncoder, Subtokens
+from spanwright.errors import CheckpointError
+from spanwright.model.backbone import ENCODER_HALVES, Backbone
+from spanwright.model.gliner import GLiNER, build
+
+_FILLER_TOKEN = "[FLERT]"  # published models carry this token before their two markers, without a use for it
+
+
+@dataclass(frozen=True)
+class Package:
+    """A network, the encoder that feeds it, and the tokenizer that is saved with it."""
+
+    model: GLiNER
+    encoder: BatchEncoder
+    tokenizer: PreTrainedTokenizerBase
+
+
+def is_package(folder: Path) -> bool:
+    """Whether `folder` holds a GLiNER."""
+    return (folder / published.CONFIG_FILE).is_file()
+
+
+def load_package(folder: Path) -> Package:
+    """The package in a folder, on the CPU, in float32, in evaluation mode and untold.
+
+    Nothing is run that the folder contains, nothing is asked of a network, and the global random state stays.
+
+    Raises:
+        CheckpointError: a file is absent or damaged, the architecture is another, or weights are missing or unexpected.
+    """
+    config = published.config_from_published(_read_json(folder / published.CONFIG_FILE), str(folder))
+    state = read_weights(folder)
+    with _quiet_transformers():
+        tokenizer = _load_tokenizer(folder, config)
+        config = _completed(config, tokenizer, folder)
+        _require_lstm(config, state, folder)
+        model = build(config)
+    load_into(model, state, folder)
+    return _packed(model.float(), tokenizer)
+
+
+def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package:
+    """A GLiNER around a pretrained encoder's folder; what is new in it is drawn from `seed`.
+
+    Raises:
+        CheckpointError: the folder holds no encoder that transformers can load.
+    """
+    with _quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+            family = ENCODER_HALVES.get(kind, AutoModel)
+            transformer = family.from_pretrained(folder, local_files_only=True, trust_remote_code=False).float()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{folder} must hold a GLiNER or a pretrained encoder, but holds neither: {reason}") from None
+        shape = {field: getattr(options, field) for field in NewModelOptions.__dataclass_fields__}
+        config = ModelConfig(backbone=transformer.config.name_or_path or str(folder), **shape)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [_FILLER_TOKEN, config.entity_token, config.separator_token]}
+        )
+        _grow_embeddings(transformer, len(tokenizer))
+        config = replace(
+            config,
+            backbone=Path(config.backbone).name,
+            backbone_config=_without_paths(transformer.config.to_dict()),
+            vocab_size=len(tokenizer),
+            entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token),
+        )
+        model = GLiNER(config, Backbone(transformer, config.hidden_size))
+    return _packed(model, tokenizer)
+
+
+def save_package(package: Package, folder: Path) -> None:
+    """Write a package whole or not at all; the model's mode, device and dtype stay as they are.
+
+    Raises:
+        CheckpointError: the folder cannot be written; what it held before is untouched.
+    """
+    with modes.inference(package.model), staged_folder(folder) as staging:
+        write_weights(package.model, staging)
+        package.tokenizer.save_pretrained(staging)
+        config = published.config_to_published(package.model.config)
+        (staging / published.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _packed(model: GLiNER, tokenizer: PreTrainedTokenizerBase) -> Package:
+    subtokens = Subtokens(
+        tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id or 0, unknown_id=tokenizer.unk_token_id
+    )
+    encoder = BatchEncoder(subtokens, model.config, max_positions=model.backbone.max_positions())
+    return Package(model, encoder, tokenizer)
+
+
+def _load_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
+    source: str | Path = folder if (folder / "tokenizer_config.json").is_file() else config.backbone
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{folder} must hold its tokenizer, but none can be read from {source}: {reason}. "
+            f"Copy the files of {config.backbone}'s tokenizer into it."
+        ) from None
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise CheckpointError(f"{folder} must hold a tokenizer that `tokenizers` can run, but holds {type(tokenizer)}.")
+    return tokenizer
+
+
+def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> ModelConfig:
+    """`config` with what older checkpoints leave to the reader: the backbone's configuration, markers, their ids."""
+    if not config.backbone_config:
+        try:
+            found = AutoConfig.from_pretrained(config.backbone, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} must say what its encoder is, but `encoder_config` is empty and {config.backbone} is not on "
+                f"this machine ({str(error).splitlines()[0]}). Download that encoder once, with its configuration."
+            ) from None
+        config = replace(config, backbone_config=found.to_dict())
+    if config.entity_token_id < 0:
+        markers = [_FILLER_TOKEN, config.entity_token, config.separator_token]
+        tokenizer.add_special_tokens({"additional_special_tokens": markers})
+        config = replace(config, entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token))
+    size = config.vocab_size if config.vocab_size > 0 else len(tokenizer)
+    if not 0 <= config.entity_token_id < size:
+        raise CheckpointError(
+            f"{folder}: `class_token_index` must lie within the vocabulary of {size}, but is {config.entity_token_id}."
+        )
+    return replace(config, vocab_size=size, backbone_config={**config.backbone_config, "vocab_size": size})
+
+
+def _require_lstm(config: ModelConfig, state: dict[str, Any], folder: Path) -> None:
+    stored = published.rnn_layers_in(state)
+    if stored != config.num_rnn_layers:
+        raise CheckpointError(
+            f"Checkpoint {folder} must hold {config.num_rnn_layers} LSTM layer(s) as its configuration says, but holds "
+            f"{stored}. Set `num_rnn_layers` in {published.CONFIG_FILE} to {stored}."
+        )
+
+
+def _grow_embeddings(transformer: Any, size: int) -> None:
+    """Rows for added tokens, near the mean of the old ones as a token that nothing is known of should be."""
+    old = transformer.get_input_embeddings().weight.detach()
+    mean, spread = old.mean(dim=0), old.std(dim=0)
+    before = old.shape[0]
+    transformer.resize_token_embeddings(size, mean_resizing=False)
+    if size > before:
+        table = transformer.get_input_embeddings().weight.data
+        table[before:] = mean + 0.1 * spread * torch.randn(size - before, table.shape[1])
+
+
+def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "auto_map")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} must hold a GLiNER, but has no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} must be a JSON file, but cannot be read as one: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, but holds {type(values).__name__}.")
+    return values
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without transformers' progress bars and load reports: what matters in them is checked and raised here."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,141 @@
+"""How published GLiNER checkpoints name things, as tables that are read in both directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from spanwright.config import ModelConfig
+from spanwright.errors import CheckpointError, ConfigError
+
+CONFIG_FILE = "gliner_config.json"
+WEIGHTS_FILE = "model.safetensors"
+PICKLED_WEIGHTS_FILE = "pytorch_model.bin"
+
+# our field <- published key
+_FIELDS = {
+    "backbone": "model_name",
+    "backbone_config": "encoder_config",
+    "hidden_size": "hidden_size",
+    "dropout": "dropout",
+    "max_width": "max_width",
+    "max_words": "max_len",
+    "subtoken_pooling": "subtoken_pooling",
+    "num_rnn_layers": "num_rnn_layers",
+    "rnn_dropout": "rnn_dropout",
+    "label_at_marker": "embed_ent_token",
+    "entity_token": "ent_token",
+    "separator_token": "sep_token",
+    "entity_token_id": "class_token_index",
+    "vocab_size": "vocab_size",
+    "word_splitter": "words_splitter_type",
+}
+_OWN_SPLITTER = "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
+_PUBLISHED = {published: ours for ours, published in _FIELDS.items()}
+
+# our parameter prefix <-> published prefix; the LSTM's layers are one module there
+_PREFIXES = (
+    ("backbone.transformer.", "token_rep_layer.bert_layer.model."),
+    ("backbone.projection.", "token_rep_layer.projection."),
+    ("labels.", "prompt_rep_layer."),
+    ("spans.", "span_rep_layer.span_rep_layer."),
+)
+_OUR_LSTM = re.compile(r"context\.layers\.(\d+)\.(.+)_l0((?:_reverse)?)$")
+_PUBLISHED_LSTM = re.compile(r"rnn\.lstm\.(.+)_l(\d+)((?:_reverse)?)$")
+
+# keys whose value says that a model has parts which this version does not build; value -> the plain one
+_PLAIN = {
+    "span_mode": ("markerV0", None),
+    "post_fusion_schema": ("", None),
+    "fuse_layers": (False, None),
+    "span_encoder_config": (None,),
+    "labels_encoder": (None,),
+    "labels_decoder": (None,),
+    "relations_layer": (None,),
+    "precomputed_prompts_mode": (None, False),
+    "represent_spans": (False, None),
+}
+
+
+def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
+    """The ModelConfig of a `gliner_config.json`. Keys that this library does not use are kept and handed on.
+
+    Raises:
+        CheckpointError: the architecture is one that this version does not build, or a value cannot be meant.
+    """
+    _require_plain(values, place)
+    ours: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in _PUBLISHED:
+            rest[key] = value
+        elif value is not None:
+            ours[_PUBLISHED[key]] = value
+    if _OWN_SPLITTER in rest:
+        ours["word_splitter"] = rest.pop(_OWN_SPLITTER)
+    if "num_rnn_layers" not in ours and "has_rnn" in values:  # configurations before gliner 0.2.23
+        ours["num_rnn_layers"] = int(bool(values["has_rnn"]))
+    numbers = {"hidden_size": int, "max_width": int, "max_words": int, "num_rnn_layers": int, "dropout": float}
+    try:
+        for name, kind in numbers.items():
+            if isinstance(ours.get(name), str):  # training YAMLs wrote some numbers as strings
+                ours[name] = kind(ours[name])
+        return ModelConfig(published=rest, **ours)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{place}: {error}") from None
+
+
+def config_to_published(config: ModelConfig) -> dict[str, Any]:
+    """The `gliner_config.json` of a model, as gliner reads it."""
+    written: dict[str, Any] = {"model_type": None, "name": "gliner", "span_mode": "markerV0", "fine_tune": True}
+    written |= dict(config.published)
+    written |= {published: getattr(config, ours) for ours, published in _FIELDS.items()}
+    written.pop("has_rnn", None)
+    if config.word_splitter != "whitespace":
+        written |= {_FIELDS["word_splitter"]: "whitespace", _OWN_SPLITTER: config.word_splitter}
+    return written
+
+
+def to_published(name: str) -> str:
+    """The published name of one of our parameters."""
+    lstm = _OUR_LSTM.match(name)
+    if lstm:
+        return f"rnn.lstm.{lstm[2]}_l{lstm[1]}{lstm[3]}"
+    for ours, published in _PREFIXES:
+        if name.startswith(ours):
+            return published + name[len(ours) :]
+    raise KeyError(name)
+
+
+def from_published(name: str) -> str | None:
+    """Our name of a published parameter; None if it belongs to no part of this architecture."""
+    lstm = _PUBLISHED_LSTM.match(name)
+    if lstm:
+        return f"context.layers.{lstm[2]}.{lstm[1]}_l0{lstm[3]}"
+    for ours, published in _PREFIXES:
+        if name.startswith(published):
+            return ours + name[len(published) :]
+    return None
+
+
+def is_harmless(name: str) -> bool:
+    """Whether an unexpected published tensor is one that older transformers stored although it is computed."""
+    return name.endswith((".position_ids", ".token_type_ids", ".inv_freq"))
+
+
+def rnn_layers_in(names: Iterable[str]) -> int:
+    """How many LSTM layers a checkpoint's parameter names speak of."""
+    found = [int(match[2]) for match in map(_PUBLISHED_LSTM.match, names) if match]
+    return max(found, default=-1) + 1
+
+
+def _require_plain(values: Mapping[str, Any], place: str) -> None:
+    for key, plain in _PLAIN.items():
+        if key in values and values[key] not in plain:
+            raise CheckpointError(
+                f"{place}: `{key}` must be {plain[0]!r} in this version, but is {values[key]!r}. "
+                "Spanwright builds uni-encoder span models with span mode markerV0 so far."
+            )
+    if values.get("model_type") == "gliner_streaming_span":
+        raise CheckpointError(f"{place}: streaming models are not supported. Use gliner for them.")

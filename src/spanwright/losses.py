@@ -1,0 +1,37 @@
+"""Losses: scores and targets to a sum and what it is a sum over. Pure functions; no part of the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spanwright.config import LossOptions
+from spanwright.tensors import LossSum, SpanScores, Targets
+
+_SMALLEST = 1e-6  # probabilities are kept above it before the logarithm, as published
+
+
+def span_loss(scores: SpanScores, targets: Targets, options: LossOptions = LossOptions()) -> LossSum:
+    """The loss over all real cells (span within its row, label asked) of a batch.
+
+    Binary cross-entropy of (B, L, K, C) logits in float32, or focal loss (Lin et al., 2017, with the published margin
+    and smoothing). The sum is the published objective; the mean that training uses is the sum over the count.
+    """
+    real = scores.cell_mask()
+    cells = cell_loss(scores.logits.float(), targets.values, options)
+    return LossSum(cells.masked_fill(~real, 0.0).sum(), real.sum())
+
+
+def cell_loss(logits: Tensor, values: Tensor, options: LossOptions) -> Tensor:
+    """The loss of each cell, of the shape of `logits`; `values` in {0, 1}."""
+    smoothing = options.label_smoothing
+    target = values.to(logits.dtype) * (1 - smoothing) + 0.5 * smoothing
+    positive = torch.sigmoid(logits)
+    shifted = (positive - options.prob_margin).clamp(0, 1) if options.prob_margin > 0 else positive
+    loss = -target * positive.clamp_min(_SMALLEST).log() - (1 - target) * (1 - shifted).clamp_min(_SMALLEST).log()
+    if options.focal_gamma > 0:
+        agreement = positive * target + (1 - shifted) * (1 - target)
+        loss = loss * (1 - agreement) ** options.focal_gamma
+    if options.focal_alpha >= 0:
+        loss = loss * (options.focal_alpha * target + (1 - options.focal_alpha) * (1 - target))
+    return loss

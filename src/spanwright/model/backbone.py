@@ -1,0 +1,79 @@
+"""The pretrained transformer under a GLiNER, whatever its family."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, MT5EncoderModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
+
+from spanwright.errors import CheckpointError, ConfigError, nearest
+
+ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
+
+
+class Backbone(nn.Module):
+    """A transformer and, where the sizes differ, a linear projection to `hidden_size`."""
+
+    def __init__(self, transformer: PreTrainedModel, hidden_size: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        width = transformer.config.hidden_size
+        self.projection: nn.Module = nn.Linear(width, hidden_size) if width != hidden_size else nn.Identity()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, S), (B, S) -> (B, S, D)."""
+        output = self.transformer(input_ids=input_ids, attention_mask=attention_mask.long())
+        states: Tensor = self.projection(output.last_hidden_state)
+        return states
+
+    def max_positions(self) -> int | None:
+        """The longest sequence in subtokens that the transformer can read; None where positions are relative."""
+        for name, module in self.transformer.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+                # RoBERTa's family counts positions from just after its padding id
+                return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        return None
+
+    def lower_parts(self, num_layers: int) -> list[str]:
+        """Names, within the model, of the embeddings and the first `num_layers` layers: what freezing layers means.
+
+        Raises:
+            ConfigError: the transformer has fewer layers.
+        """
+        stacks = [(name, m) for name, m in self.transformer.named_modules() if isinstance(m, nn.ModuleList)]
+        name, layers = max(stacks, key=lambda stack: len(stack[1]), default=("", nn.ModuleList()))
+        if not 1 <= num_layers <= len(layers):
+            raise ConfigError(f"The layers to freeze must number 1 to {len(layers)}, but are {num_layers}.")
+        tables = [n for n, m in self.transformer.named_modules() if "embed" in n.rsplit(".", 1)[-1] and n]
+        names = tables + [f"{name}.{index}" for index in range(num_layers)]
+        return [f"backbone.transformer.{part}" for part in names]
+
+
+def transformer_config(published: Mapping[str, Any]) -> PretrainedConfig:
+    """The Hugging Face configuration in a published `encoder_config`. Its `auto_map` (remote code) is never followed.
+
+    Raises:
+        CheckpointError: its model type is none that transformers knows.
+    """
+    values = copy.deepcopy({key: value for key, value in published.items() if key != "auto_map"})
+    kind = values.pop("model_type", None) or "deberta-v2"
+    try:
+        return AutoConfig.for_model(kind, **values)
+    except ValueError:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        raise CheckpointError(
+            f"The encoder's `model_type` must be one that transformers knows, but is {kind!r}. "
+            f"{nearest(kind, CONFIG_MAPPING.keys()) if len(kind) < 40 else ''} Code in a checkpoint is never run."
+        ) from None
+
+
+def build_transformer(config: PretrainedConfig) -> PreTrainedModel:
+    """The encoder of `config` with random weights; of an encoder-decoder family, the encoder half."""
+    kind = ENCODER_HALVES.get(config.model_type)
+    if kind is not None:
+        return kind(config)
+    return AutoModel.from_config(config, trust_remote_code=False)

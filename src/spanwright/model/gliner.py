@@ -1,0 +1,78 @@
+"""The network: parts, and the page that puts them together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spanwright import modes
+from spanwright.config import ModelConfig
+from spanwright.model.backbone import Backbone, build_transformer, transformer_config
+from spanwright.model.lstm import BiLSTM
+from spanwright.model.pooling import pool_words, take
+from spanwright.model.projection import projection
+from spanwright.model.spans import MarkerSpans
+from spanwright.tensors import EncodedBatch, SpanScores
+
+
+class GLiNER(modes.Moded):
+    """Scores every span of every row for every label asked. Tensors in, tensors out; it computes no loss.
+
+    Parts: `backbone` (subtoken states), `context` (BiLSTM over words), `labels` (projection of label vectors), `spans`
+    (the scorer). A new model rests in evaluation mode; see `spanwright.modes`.
+    """
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        size, dropout = config.hidden_size, config.dropout
+        self.config = config
+        self.backbone = backbone
+        self.context = BiLSTM(size, num_layers=config.num_rnn_layers, dropout=config.rnn_dropout)
+        self.labels = projection(size, size, dropout)
+        self.spans = MarkerSpans(size, max_width=config.max_width, dropout=dropout)
+        modes.rest(self)
+
+    def forward(self, batch: EncodedBatch) -> SpanScores:
+        """Logits (B, L, K, C) of a batch.
+
+        Raises:
+            ModeError: the forward records gradients while a module is not in its declared mode.
+        """
+        with modes.forward_scope(self) as watch:
+            logits = self._logits(batch)
+            watch(logits)
+        return SpanScores(logits, batch.word_mask, batch.label_mask)
+
+    def _logits(self, batch: EncodedBatch) -> Tensor:
+        states = self.backbone(batch.input_ids, batch.attention_mask)
+        labels = take(states, batch.label_positions, batch.label_mask)
+        words = pool_words(states, batch.word_starts, batch.word_ends, batch.word_mask, self.config.subtoken_pooling)
+        words = self.context(words, batch.word_counts)
+        logits: Tensor = self.spans(words, self.labels(labels))
+        return logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return next(self.parameters()).dtype
+
+
+def build(config: ModelConfig) -> GLiNER:
+    """A model of `config` with random weights. The global random state is left as it was found.
+
+    Raises:
+        CheckpointError: the backbone's configuration is none that transformers knows.
+    """
+    with torch.random.fork_rng(devices=[]):
+        transformer = build_transformer(transformer_config(config.backbone_config))
+        return GLiNER(config, Backbone(transformer, config.hidden_size))
+
+
+def parts(model: nn.Module) -> tuple[str, ...]:
+    """Names of a model's parts, in the order of the data."""
+    return tuple(name for name, _ in model.named_children())

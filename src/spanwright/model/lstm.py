@@ -1,0 +1,75 @@
+"""The bidirectional LSTM over words, safe to differentiate in any mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+
+class GradSafeLSTM(nn.LSTM):
+    """`nn.LSTM` whose backward works in evaluation mode on cuDNN too; the same numbers, the same parameters.
+
+    cuDNN keeps what its backward needs only if the kernel is told that it trains, and `nn.LSTM` tells it its own
+    `training` flag. Here it is told whether autograd records, which is what it wants to know, and the dropout between
+    layers, the only other thing the flag decides, is passed as 0 in evaluation mode. No flag is written.
+    """
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As `nn.LSTM.forward`."""
+        if self.training or not torch.is_grad_enabled() or self.proj_size > 0:
+            return super().forward(input, hx)
+        packed = isinstance(input, PackedSequence)
+        data = input.data if packed else input
+        if not packed and data.dim() != 3:
+            return super().forward(input, hx)
+        hx = self._initial_state(input, hx)
+        shared = (self._flat_weights, self.bias, self.num_layers, 0.0, True, self.bidirectional)
+        if not packed:
+            output, hidden, cell = torch.lstm(data, hx, *shared, self.batch_first)
+            return output, (hidden, cell)
+        output, hidden, cell = torch.lstm(data, input.batch_sizes, hx, *shared)
+        states = (self.permute_hidden((hidden, cell), input.unsorted_indices))
+        return PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices), states
+
+    def _initial_state(self, input: Any, hx: Any) -> list[Tensor]:
+        """The given state in the packed order, or zeros (layers * directions, B, D)."""
+        packed = isinstance(input, PackedSequence)
+        if hx is not None:
+            return list(self.permute_hidden(hx, input.sorted_indices) if packed else hx)
+        data = input.data if packed else input
+        rows = int(input.batch_sizes[0]) if packed else data.shape[0 if self.batch_first else 1]
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        zeros = torch.zeros(layers, rows, self.hidden_size, dtype=data.dtype, device=data.device)
+        return [zeros, zeros]
+
+
+class BiLSTM(nn.Module):
+    """Layers of bidirectional LSTM over words: (B, L, D) -> (B, L, D), padding comes out as 0.
+
+    The layers are modules of their own, and so is the dropout between them: `nn.LSTM` would draw its masks from a
+    cuDNN state that no random state can be restored into, and an interrupted run could not be resumed exactly.
+    """
+
+    def __init__(self, hidden_size: int, *, num_layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        half = hidden_size // 2
+        self.layers = nn.ModuleList(
+            GradSafeLSTM(hidden_size, half, batch_first=True, bidirectional=True) for _ in range(num_layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, words: Tensor, word_counts: tuple[int, ...]) -> Tensor:
+        """`word_counts`: words of each row, each at least 1."""
+        if not self.layers:
+            return words
+        lengths = torch.tensor(word_counts)
+        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        for index, layer in enumerate(self.layers):
+            if index > 0:
+                packed = packed._replace(data=self.dropout(packed.data))
+            packed, _ = layer(packed)
+        output, _ = pad_packed_sequence(packed, batch_first=True, total_length=words.shape[1])
+        return output
