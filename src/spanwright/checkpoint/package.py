@@ -21,7 +21,7 @@ from spanwright.config import ModelConfig, NewModelOptions
 from spanwright.encoding import BatchEncoder, Subtokens
 from spanwright.errors import CheckpointError
 from spanwright.model.backbone import ENCODER_HALVES, Backbone
-from spanwright.model.gliner import GLiNER, build
+from spanwright.model.gliner import GLiNER, build, drawn_from
 
 _FILLER_TOKEN = "[FLERT]"  # published models carry this token before their two markers, without a use for it
 
@@ -56,7 +56,7 @@ def load_package(folder: Path) -> Package:
         _require_lstm(config, state, folder)
         model = build(config)
     load_into(model, state, folder)
-    return _packed(model.float(), tokenizer)
+    return pack(model.float(), tokenizer)
 
 
 def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package:
@@ -65,8 +65,7 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
     Raises:
         CheckpointError: the folder holds no encoder that transformers can load.
     """
-    with _quiet_transformers(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _quiet_transformers(), drawn_from(seed):
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
@@ -89,7 +88,7 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
             entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token),
         )
         model = GLiNER(config, Backbone(transformer, config.hidden_size))
-    return _packed(model, tokenizer)
+    return pack(model, tokenizer)
 
 
 def save_package(package: Package, folder: Path) -> None:
@@ -105,7 +104,8 @@ def save_package(package: Package, folder: Path) -> None:
         (staging / published.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _packed(model: GLiNER, tokenizer: PreTrainedTokenizerBase) -> Package:
+def pack(model: GLiNER, tokenizer: PreTrainedTokenizerBase) -> Package:
+    """A package of a model and the tokenizer that knows its markers."""
     subtokens = Subtokens(
         tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id or 0, unknown_id=tokenizer.unk_token_id
     )

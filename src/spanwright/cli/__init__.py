@@ -1,0 +1,46 @@
+"""The command `spanwright`: one file per verb. Nothing heavy is imported until a verb runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from spanwright.cli.check import check
+from spanwright.cli.convert import convert
+from spanwright.cli.evaluate import evaluate
+from spanwright.cli.extract import extract
+from spanwright.cli.train import train
+from spanwright.errors import SpanwrightError
+
+app = typer.Typer(
+    name="spanwright",
+    help="Fine-tune, evaluate and run GLiNER models: entities for any labels, never in the wrong mode.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (train, evaluate, extract, check, convert):
+    app.command()(verb)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from spanwright import __version__
+
+        typer.echo(f"spanwright {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors that Spanwright raises become one sentence and an exit code."""
+    try:
+        app()
+    except SpanwrightError as error:
+        typer.echo(f"spanwright: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `spanwright ... | head`
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,1 +1,6 @@
-"""evaluation"""
+"""How right a model is."""
+
+from spanwright.evaluation.evaluate import evaluate
+from spanwright.evaluation.metrics import Report
+
+__all__ = ["Report", "evaluate"]

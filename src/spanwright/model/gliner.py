@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spanwright import modes
 from spanwright.config import ModelConfig
@@ -62,17 +65,24 @@ class GLiNER(modes.Moded):
         return next(self.parameters()).dtype
 
 
-def build(config: ModelConfig) -> GLiNER:
-    """A model of `config` with random weights. The global random state is left as it was found.
+def build(config: ModelConfig, *, seed: int = 0) -> GLiNER:
+    """A model of `config` with random weights, drawn from `seed`. The global random state is left as it was found.
 
     Raises:
         CheckpointError: the backbone's configuration is none that transformers knows.
     """
-    with torch.random.fork_rng(devices=[]):
+    with drawn_from(seed):
         transformer = build_transformer(transformer_config(config.backbone_config))
         return GLiNER(config, Backbone(transformer, config.hidden_size))
 
 
-def parts(model: nn.Module) -> tuple[str, ...]:
-    """Names of a model's parts, in the order of the data."""
-    return tuple(name for name, _ in model.named_children())
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """A block that builds on the CPU and draws from `seed`, after which the global random state is as before."""
+    state = torch.random.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.random.set_rng_state(state)

@@ -15,7 +15,7 @@ gradients is a training forward, any other is an inference forward.
 """
 
 from spanwright.modes.keeper import Moded
-from spanwright.modes.plan import Mode, freeze, inference_only, rest, thaw
+from spanwright.modes.plan import Mode, freeze, frozen, inference_only, rest, thaw
 from spanwright.modes.report import ModeReport, ModuleMode, report
 from spanwright.modes.scopes import TrainingStep, forward_scope, inference, saliency, training_step
 
@@ -27,6 +27,7 @@ __all__ = [
     "TrainingStep",
     "forward_scope",
     "freeze",
+    "frozen",
     "inference",
     "inference_only",
     "report",

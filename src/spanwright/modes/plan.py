@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -46,6 +47,25 @@ def thaw(model: nn.Module, parts: str | Sequence[str]) -> None:
         module.requires_grad_(True)
         _declare(module, None)
     _reapply(model)
+
+
+@contextmanager
+def frozen(model: nn.Module, parts: str | Sequence[str], *, dropout: bool = False) -> Iterator[None]:
+    """A block in which `parts` are frozen, after which they are declared, and have gradients, as before it."""
+    root = root_of(model)
+    declarations = [(module, declared(module)) for module in root.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in root.parameters()]
+    try:
+        freeze(model, parts, dropout=dropout)
+        yield
+    finally:
+        for parameter, wanted in gradients:
+            parameter.requires_grad_(wanted)
+        for module, mode in declarations:
+            module.__dict__.pop(_DECLARED, None)
+            if mode is not None:
+                module.__dict__[_DECLARED] = mode
+        _reapply(model)
 
 
 def inference_only(model: nn.Module) -> None:

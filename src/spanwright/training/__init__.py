@@ -1,1 +1,5 @@
-"""training"""
+"""Fine-tuning."""
+
+from spanwright.training.train import TrainResult, load_or_make, train
+
+__all__ = ["TrainResult", "load_or_make", "train"]

@@ -1,0 +1,5 @@
+"""``python -m spanwright``."""
+
+from spanwright.cli import main
+
+main()

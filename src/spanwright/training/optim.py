@@ -1,0 +1,52 @@
+"""The optimizer, its groups, and the schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from spanwright.config import OptimizerOptions
+from spanwright.errors import ConfigError
+from spanwright.model import GLiNER
+
+_BACKBONE = "backbone.transformer."
+
+
+def build_optimizer(model: GLiNER, options: OptimizerOptions) -> torch.optim.AdamW:
+    """AdamW over what requires gradients, in up to four groups: the transformer or the rest, decayed or not.
+
+    Vectors (biases, norms) are not decayed. Each group keeps its own rate; 0.0 means 0.0.
+
+    Raises:
+        ConfigError: everything is frozen.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith(_BACKBONE), parameter.dim() > 1), []).append(parameter)
+    if not groups:
+        raise ConfigError("`training.freeze` must leave something to train, but every part is frozen.")
+    rates = {True: options.backbone_lr, False: options.lr}
+    decays = {True: options.backbone_weight_decay, False: options.weight_decay}
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rates[backbone], "weight_decay": decays[backbone] if matrix else 0.0}
+            for (backbone, matrix), parameters in groups.items()
+        ],
+        lr=options.lr,
+    )
+
+
+def rate_factor(step: int, num_steps: int, options: OptimizerOptions) -> float:
+    """What every group's rate is multiplied by at `step` (from 0) of `num_steps`."""
+    warmup = math.ceil(options.warmup * num_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(num_steps - warmup, 1)
+    if options.schedule == "linear":
+        return max(1.0 - progress, 0.0)
+    if options.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    return 1.0

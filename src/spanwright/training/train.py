@@ -1,0 +1,182 @@
+"""`spanwright.train`: from a model, files and options to a trained model in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from spanwright import modes
+from spanwright.checkpoint import is_package, local_folder, new_package
+from spanwright.config import ModelConfig, NewModelOptions, TrainConfig
+from spanwright.data.coverage import Coverage, training_rows
+from spanwright.data.labels import LabelSampler, label_inventory
+from spanwright.data.load import load_examples
+from spanwright.entities import Example
+from spanwright.errors import ConfigError, DataError
+from spanwright.evaluation import Report
+from spanwright.extractor import Extractor
+from spanwright.text.windows import Window, plan_windows
+from spanwright.text.words import splitter
+from spanwright.training.loop import Loop
+from spanwright.training.record import draw_curve
+from spanwright.training.stream import MicroBatches
+from spanwright.training.validation import Validator
+from spanwright.training.world import open_world
+
+CONFIG_FILE = "train-config.json"
+
+Data = str | Path | Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run: the trained extractor, the best step and its report on the dev set, what the data could teach."""
+
+    extractor: Extractor
+    num_steps: int
+    best_step: int
+    report: Report | None
+    coverage: Coverage
+
+
+def train(
+    model: str | Path | Extractor,
+    train: Data,
+    dev: Data | None = None,
+    *,
+    output: str | Path,
+    config: TrainConfig = TrainConfig(),
+    device: str | torch.device | None = None,
+    resume: bool = False,
+    skip_invalid: bool = False,
+    show: bool = False,
+    tell: Callable[[str], object] | None = None,
+) -> TrainResult:
+    """Fine-tune a GLiNER, or make one from a pretrained encoder, and write the best to `output`.
+
+    model: a GLiNER's folder or name, a pretrained encoder's folder, or an extractor, which is trained in place and
+    keeps its modes, its device and its declared parts. train, dev: files in any format that `check` reads, or
+    examples. With dev, the package in `output` is the one of the best micro F1; without, the last.
+
+    Raises:
+        DataError: a file has defects, and `skip_invalid` is not set; or there is nothing to learn.
+        ConfigError: options contradict each other, or `output` holds other files.
+        CheckpointError: there is no such model, or `output` cannot be written.
+        TrainingError: the run cannot go on (not finite, out of memory); the last state and package stay.
+    """
+    folder = Path(output)
+    say = tell or (lambda line: None)
+    if config.validation.patience and dev is None:
+        raise ConfigError("`validation.patience` must be 0 without dev data, but is not: there is nothing to wait for.")
+    _require_free(folder, resume=resume)
+    extractor = model if isinstance(model, Extractor) else load_or_make(model, config.model, seed=config.training.seed)
+    split = splitter(extractor.model.config.word_splitter)
+    examples = _read(train, split, skip_invalid, say)
+    held_out = None if dev is None else _read(dev, split, skip_invalid, say)
+
+    inventory = label_inventory([*examples, *(held_out or [])])
+    sampler = LabelSampler(label_inventory(examples), config.labels, seed=config.training.seed)
+    windows = _Windows(extractor, inventory, config.labels.max_labels)
+    max_width = extractor.model.config.max_width
+    rows, coverage = training_rows(examples, windows, max_width=max_width)
+    say(str(coverage) + ".")
+    if not rows or not inventory:
+        raise DataError("The training data must hold at least one sentence and one label, but hold none.")
+    batches = MicroBatches(rows, extractor.encoder, sampler, config.training)
+    validator = None
+    if held_out is not None:
+        dev_rows, _ = training_rows(held_out, windows, max_width=max_width)
+        decode = config.validation.decode_options()
+        validator = Validator(held_out, dev_rows, inventory, sampler, decode, config.loss)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    with ExitStack() as stack:
+        _hold_still(stack, extractor, config)
+        world = stack.enter_context(open_world(config.training, folder, device))
+        home = extractor.model.device
+        stack.callback(extractor.model.to, home)
+        extractor.model.to(world.device)
+        loop = Loop(extractor, batches, validator, config, folder)
+        outcome = loop.run(world, resume=resume, show=show)
+        if world.is_main:
+            draw_curve(folder)
+    return TrainResult(extractor, outcome.num_steps, outcome.best_step, outcome.report, coverage)
+
+
+def load_or_make(name: str | Path, options: NewModelOptions, *, seed: int) -> Extractor:
+    """The GLiNER of that name, or a new one around the pretrained encoder of that name.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    folder = local_folder(name)
+    if is_package(folder):
+        return Extractor.from_pretrained(folder, device="cpu")
+    return Extractor(new_package(folder, options, seed=seed))
+
+
+class _Windows:
+    """The windows of an example in training: its words beside the longest prompt that a row may get."""
+
+    def __init__(self, extractor: Extractor, inventory: Sequence[str], max_labels: int) -> None:
+        self._encoder = extractor.encoder
+        self._config: ModelConfig = extractor.model.config
+        empty = self._encoder.room(())
+        by_cost = sorted((empty - (self._encoder.room((label,)) or 0) for label in inventory), reverse=True) if empty else []
+        self._room = None if empty is None else empty - sum(by_cost[:max_labels])
+        if self._room is not None and self._room < self._config.max_width:
+            raise ConfigError(
+                f"`labels.max_labels` must leave room for words among the {self._encoder.max_positions} positions of "
+                f"the encoder, but {max_labels} labels may leave {self._room}. Lower it."
+            )
+
+    def __call__(self, example: Example) -> Sequence[Window]:
+        costs = self._encoder.costs(example.word_texts)
+        overlap = min(2 * self._config.max_width, self._config.max_words // 2)
+        return plan_windows(costs, max_words=self._config.max_words, max_cost=self._room, overlap=overlap)
+
+
+def _read(data: Data, split: object, skip_invalid: bool, say: Callable[[str], object]) -> list[Example]:
+    if not isinstance(data, (str, Path)):
+        return list(data)
+    loaded = load_examples(Path(data), split=split, skip_invalid=skip_invalid)
+    if loaded.skipped:
+        say(f"{data}: left out {len(loaded.skipped)} defects:")
+        for defect in loaded.skipped[:20]:
+            say(f"  {defect}")
+        if len(loaded.skipped) > 20:
+            say(f"  and {len(loaded.skipped) - 20} more; `spanwright check {data}` lists all")
+    return list(loaded.examples)
+
+
+def _hold_still(stack: ExitStack, extractor: Extractor, config: TrainConfig) -> None:
+    """Freeze what the options say, and switch on gradient checkpointing; the stack undoes both."""
+    names: list[str] = []
+    for part in config.training.freeze:
+        name, colon, count = part.partition(":")
+        if name == "backbone.layers" and colon and count.isdigit():
+            names += extractor.model.backbone.lower_parts(int(count))
+        else:
+            names.append(part)
+    if names:
+        stack.enter_context(modes.frozen(extractor.model, names))
+    transformer = extractor.model.backbone.transformer
+    if config.training.gradient_checkpointing and not transformer.is_gradient_checkpointing:
+        transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        stack.callback(transformer.gradient_checkpointing_disable)
+
+
+def _require_free(folder: Path, *, resume: bool) -> None:
+    if folder.is_file():
+        raise ConfigError(f"`output` must be a folder, but {folder} is a file.")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(
+            f"`output` must be a new or empty folder, but {folder} holds files. Name another, or go on with the run in "
+            "it by `--resume`."
+        )

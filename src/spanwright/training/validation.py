@@ -1,0 +1,77 @@
+"""What a run measures on held-out examples. It observes: it draws no random number and leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from spanwright import modes
+from spanwright.config import DecodeOptions, LossOptions
+from spanwright.data.labels import LabelSampler
+from spanwright.encoding import Row, encode_targets
+from spanwright.entities import Example
+from spanwright.evaluation import Report, evaluate
+from spanwright.extractor import Extractor
+from spanwright.losses import span_loss
+
+_MOST_LABELS = 100  # inventories up to this size are asked whole; of larger ones each row is asked a fixed sample
+_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A report and the loss, by the formula of the training loss, averaged over real cells."""
+
+    report: Report
+    loss: float
+
+
+class Validator:
+    """Measures an extractor on the same examples with the same labels each time."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        rows: Sequence[Example],
+        inventory: Sequence[str],
+        sampler: LabelSampler,
+        decode: DecodeOptions,
+        loss: LossOptions,
+    ) -> None:
+        """`rows` are the examples cut to the model's windows, for the loss."""
+        self._examples = _with_labels(examples, inventory, sampler)
+        self._rows = _with_labels(rows, inventory, sampler)
+        self._decode = decode
+        self._loss = loss
+
+    def measure(self, extractor: Extractor) -> Measured:
+        """The report and the loss now."""
+        report = evaluate(extractor, self._examples, options=self._decode)
+        return Measured(report, self._mean_loss(extractor))
+
+    def _mean_loss(self, extractor: Extractor) -> float:
+        model, encoder = extractor.model, extractor.encoder
+        total, count = 0.0, 0
+        for rows in _slices(self._rows):
+            asked = [Row(tuple(example.word_texts), example.labels or ()) for example in rows]
+            targets = encode_targets([row.spans for row in rows], asked, max_width=encoder.config.max_width)
+            with modes.inference(model):
+                scores = model(encoder.encode(asked).to(model.device))
+                loss = span_loss(scores, targets.to(model.device), self._loss)
+                total, count = total + float(loss.total), count + int(loss.count)
+        return total / max(count, 1)
+
+
+def _with_labels(examples: Sequence[Example], inventory: Sequence[str], sampler: LabelSampler) -> list[Example]:
+    if len(inventory) <= _MOST_LABELS:
+        return [e if e.labels is not None else replace(e, labels=tuple(inventory)) for e in examples]
+    return [
+        replace(example, labels=tuple(sorted(sampler.labels_for(example, epoch=0, index=index))))
+        for index, example in enumerate(examples)
+    ]
+
+
+def _slices(rows: Sequence[Example]) -> Iterator[list[Example]]:
+    ordered = sorted(rows, key=lambda row: len(row.words))
+    for start in range(0, len(ordered), _ROWS):
+        yield ordered[start : start + _ROWS]

@@ -1,0 +1,153 @@
+"""Tiny random models of every family, made in memory: no download, a few milliseconds each."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from spanwright.checkpoint import Package, pack
+from spanwright.config import ModelConfig
+from spanwright.extractor import Extractor
+from spanwright.model import build
+
+LABELS = ("person", "political party", "country", "organisation")
+SENTENCES = (
+    "Parties with mainly Eurosceptic views are the ruling United Russia , and opposition parties .",
+    "Angela Merkel met Barack Obama in Berlin on a rainy Tuesday in 2016 .",
+    "The e-mail from foo_bar-baz reached the Federal Court of Australia at 3.14 pm !",
+    "He joined the Communist Party of the Russian Federation , then left for Serbia .",
+    "Zoë and Łukasz don't agree : Île-de-France isn't a country .",
+    "Yes .",
+)
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
+    "deberta-v2": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "relative_attention": True,
+        "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"],
+        "max_relative_positions": -1,
+        "position_biased_input": False,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "type_vocab_size": 0,
+        "max_position_embeddings": 512,
+    },
+    "modernbert": {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "attn_implementation": "eager",
+        "reference_compile": False,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "xlm-roberta": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 0,
+    },
+    "mt5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.1},
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.1},
+}
+FAMILIES = tuple(_SIZES)
+
+
+@lru_cache(maxsize=None)
+def _trained(family: str) -> str:
+    """A small tokenizer of the kind that the family uses, as JSON."""
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    if family == "bert":
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer: Any = trainers.WordPieceTrainer(vocab_size=220, special_tokens=specials, show_progress=False)
+    elif family == "modernbert":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=specials,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=180, special_tokens=specials, unk_token="[UNK]", show_progress=False
+        )
+    tokenizer.train_from_iterator([*SENTENCES, *LABELS] * 4, trainer)
+    single = "$A [SEP]" if family in ("t5", "mt5") else "[CLS] $A [SEP]"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=[(s, tokenizer.token_to_id(s)) for s in ("[CLS]", "[SEP]")]
+    )
+    return str(tokenizer.to_str())
+
+
+def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
+    """A tokenizer with the markers that published models add."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained(family)),
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+        model_max_length=512,
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[FLERT]", "<<ENT>>", "<<SEP>>"]})
+    return tokenizer
+
+
+def tiny_config(family: str = "bert", **changes: Any) -> ModelConfig:
+    """A configuration of a few thousand parameters; `changes` are fields of ModelConfig."""
+    tokenizer = tiny_tokenizer(family)
+    config = ModelConfig(
+        backbone=f"tiny-{family}",
+        backbone_config={"model_type": family, "vocab_size": len(tokenizer), **_SIZES[family]},
+        hidden_size=24,
+        max_width=4,
+        entity_token_id=tokenizer.convert_tokens_to_ids("<<ENT>>"),
+        vocab_size=len(tokenizer),
+    )
+    return replace(config, **changes)
+
+
+def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **changes: Any) -> Package:
+    """A random package. `scale` widens the weights, so that scores spread over (0, 1) and decoding has work."""
+    model = build(tiny_config(family, **changes), seed=seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and not name.startswith("backbone.transformer"):
+            parameter.data.mul_(scale)
+    return pack(model, tiny_tokenizer(family))
+
+
+def tiny_extractor(family: str = "bert", *, seed: int = 0, **changes: Any) -> Extractor:
+    """A random extractor."""
+    return Extractor(tiny_package(family, seed=seed, **changes))
+
+
+def random_text(rng: random.Random, num_words: int) -> str:
+    """Words of SENTENCES in a random order."""
+    words = [word for sentence in SENTENCES for word in sentence.split()]
+    return " ".join(rng.choice(words) for _ in range(num_words))
