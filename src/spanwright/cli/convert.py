@@ -1,0 +1,2 @@
+def convert() -> None:
+    "stub"

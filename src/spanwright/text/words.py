@@ -1,0 +1,86 @@
+"""From text to words. Offsets are code points: ``text[word.start:word.end] == word.text``, always."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from spanwright.config import Splitter
+from spanwright.entities import Word
+from spanwright.errors import ConfigError, nearest
+
+Split = Callable[[str], tuple[Word, ...]]
+
+# the published rule: a run of word characters with inner hyphens or underscores, or any one other visible character
+_PUBLISHED = re.compile(r"\w+(?:[-_]\w+)*|\S")
+
+# scripts that are written without spaces between words
+_UNSPACED_RANGES = (
+    "\u0e00-\u0e7f"  # Thai
+    "\u0e80-\u0eff"  # Lao
+    "\u0f00-\u0fff"  # Tibetan
+    "\u1000-\u109f"  # Myanmar
+    "\u1780-\u17ff"  # Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese kana and iteration marks
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
+)
+_SCRIPT_AWARE = re.compile(
+    r"[\w.+-]+@\w+(?:[.-]\w+)+"  # e-mail addresses
+    rf"|[{_UNSPACED_RANGES}]"
+    r"|(?<![\w.])[-+]?\d+(?:[.,]\d+)+(?!\w)"  # 1.1  1,000.5  -3.2
+    r"|(?<!\w)[-+]\d+\b"  # -3
+    rf"|[^\W{_UNSPACED_RANGES}]+(?:[-_][^\W{_UNSPACED_RANGES}]+)*"
+    r"|\S"
+)
+_SPACED_LETTER = re.compile(rf"[^\W{_UNSPACED_RANGES}]")
+
+
+def splitter(name: Splitter | str) -> Split:
+    """The function that splits text in the way of that name.
+
+    "whitespace" is the rule of published models; "script" besides gives each character of scripts without spaces
+    (Chinese, Japanese, Thai, ...) a word of its own, and keeps e-mail addresses and numbers such as 1.1 or -3 whole.
+
+    Raises:
+        ConfigError: there is no such splitter.
+    """
+    if name == "whitespace":
+        return _split_published
+    if name == "script":
+        return _split_by_script
+    known = get_args(Splitter)
+    raise ConfigError(f"`word_splitter` must be one of {', '.join(known)}, but is {name!r}. {nearest(str(name), known)}")
+
+
+def _split_published(text: str) -> tuple[Word, ...]:
+    return tuple(Word(match[0], match.start(), match.end()) for match in _PUBLISHED.finditer(text))
+
+
+def _split_by_script(text: str) -> tuple[Word, ...]:
+    return tuple(_with_marks(text))
+
+
+def _with_marks(text: str) -> Iterator[Word]:
+    """The words of the script-aware rule, with combining marks drawn to the character that they stand on.
+
+    Python counts marks (vowel signs of Indic scripts among them) as no part of a word, so a word of a spaced script
+    goes on after one.
+    """
+    start = end = 0
+    for match in _SCRIPT_AWARE.finditer(text):
+        first, last = match[0][0], text[end - 1 : end]
+        goes_on = bool(last) and _is_mark(last) and _SPACED_LETTER.match(first) and _SPACED_LETTER.match(text[start])
+        if start < end == match.start() and (all(map(_is_mark, match[0])) or goes_on):
+            end = match.end()
+            continue
+        if start < end:
+            yield Word(text[start:end], start, end)
+        start, end = match.span()
+    if start < end:
+        yield Word(text[start:end], start, end)
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char) in ("Mn", "Mc", "Me") or char == "\u200d"
