@@ -46,7 +46,9 @@ def main() -> None:
         tell=print,
     )
     minutes = (time.perf_counter() - started) / 60
-    print(f"\nTrained for {result.num_steps} steps in {minutes:.1f} minutes; the best package is of step {result.best_step}.")
+    print(
+        f"\nTrained for {result.num_steps} steps in {minutes:.1f} minutes; the best package is of step {result.best_step}."
+    )
 
     extractor = Extractor.from_pretrained(options.output)  # reloaded, as anybody would load it
     held_out = load_examples(DATA / "test.jsonl").examples

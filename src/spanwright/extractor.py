@@ -157,7 +157,9 @@ class Extractor:
         group: tuple[str, ...] = ()
         for label in labels:
             if len(self.encoder.prompt((label,)).ids) > limit // 2:
-                raise DataError(f"A label must fit half of the model's {limit} positions, but {label[:60]!r}... does not.")
+                raise DataError(
+                    f"A label must fit half of the model's {limit} positions, but {label[:60]!r}... does not."
+                )
             if group and len(self.encoder.prompt((*group, label)).ids) > limit // 2:
                 groups.append(group)
                 group = ()

@@ -39,7 +39,9 @@ def staged_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{target} must be writable, but is not: {error.strerror or error}. Nothing in it changed.") from error
+        raise CheckpointError(
+            f"{target} must be writable, but is not: {error.strerror or error}. Nothing in it changed."
+        ) from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

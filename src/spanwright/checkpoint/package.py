@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -73,7 +74,9 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
             transformer = family.from_pretrained(folder, local_files_only=True, trust_remote_code=False).float()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{folder} must hold a GLiNER or a pretrained encoder, but holds neither: {reason}") from None
+            raise CheckpointError(
+                f"{folder} must hold a GLiNER or a pretrained encoder, but holds neither: {reason}"
+            ) from None
         shape = {field: getattr(options, field) for field in NewModelOptions.__dataclass_fields__}
         config = ModelConfig(backbone=transformer.config.name_or_path or str(folder), **shape)
         tokenizer.add_special_tokens(
@@ -88,7 +91,7 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
             entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token),
         )
         model = GLiNER(config, Backbone(transformer, config.hidden_size))
-        _expect_little(model)
+        _draw_head(model)
     return pack(model, tokenizer)
 
 
@@ -172,16 +175,29 @@ def _grow_embeddings(transformer: Any, size: int) -> None:
         table[before:] = mean + 0.1 * spread * torch.randn(size - before, table.shape[1])
 
 
-def _expect_little(model: GLiNER) -> None:
-    """Biases with which a new model scores every span at about 1 %, near the share that is gold, instead of 50 %.
+def _draw_head(model: GLiNER) -> None:
+    """Weights of a new head from which a few hundred steps lead somewhere; the defaults of torch shrink every layer.
 
-    The first steps of training would otherwise do nothing but push every logit down, and push dead what they can
-    (the prior of Lin et al., 2017, section 4.1; here a logit is a product of vectors, so both carry a root of it).
+    Projections are drawn to keep the size of what passes through their ReLU (He et al., 2015). Biases make a new model
+    score every span at about 1 %, near the share that is gold: the first steps would otherwise do nothing but push
+    every logit down (the prior of Lin et al., 2017, section 4.1; a logit is a product of two vectors here, so each
+    carries a root of it). Figures: docs/log.md.
     """
-    span_bias, label_bias = model.spans.out_project[-1].bias, model.labels[-1].bias
-    size = (4.6 / len(span_bias)) ** 0.5
-    span_bias.data.fill_(size)
-    label_bias.data.fill_(-size)
+    for block in (model.labels, model.spans.project_start, model.spans.project_end, model.spans.out_project):
+        nn.init.kaiming_normal_(block[0].weight, nonlinearity="relu")
+        nn.init.zeros_(block[0].bias)
+        nn.init.xavier_normal_(block[-1].weight)
+    for layer in model.context.layers:
+        for name, weight in layer.named_parameters():
+            if name.startswith("weight_ih"):
+                nn.init.xavier_normal_(weight, gain=2.0)
+            elif name.startswith("weight_hh"):
+                for gate in weight.data.chunk(4):
+                    nn.init.orthogonal_(gate)
+    prior = (4.6 / model.config.hidden_size) ** 0.5
+    for block, bias in ((model.spans.out_project, prior), (model.labels, -prior)):
+        block[-1].weight.data.mul_(0.5)
+        nn.init.constant_(block[-1].bias, bias)
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:

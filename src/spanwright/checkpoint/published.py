@@ -31,7 +31,9 @@ _FIELDS = {
     "vocab_size": "vocab_size",
     "word_splitter": "words_splitter_type",
 }
-_OWN_SPLITTER = "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
+_OWN_SPLITTER = (
+    "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
+)
 _PUBLISHED = {published: ours for ours, published in _FIELDS.items()}
 
 # our parameter prefix <-> published prefix; the LSTM's layers are one module there

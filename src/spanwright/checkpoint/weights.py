@@ -37,7 +37,9 @@ def read_weights(folder: Path) -> State:
             state = torch.load(pickled, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{pickled} must hold weights and nothing else, but cannot be read: {reason}") from None
+            raise CheckpointError(
+                f"{pickled} must hold weights and nothing else, but cannot be read: {reason}"
+            ) from None
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{pickled} must hold a state dict of tensors, but holds something else.")
         return state
@@ -78,7 +80,9 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> No
         if names
     ]
     if problems:
-        raise CheckpointError(f"Checkpoint {folder} {'; it '.join(problems)}. Its configuration describes another model.")
+        raise CheckpointError(
+            f"Checkpoint {folder} {'; it '.join(problems)}. Its configuration describes another model."
+        )
     model.load_state_dict(renamed, strict=False)
 
 

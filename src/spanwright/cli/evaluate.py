@@ -11,7 +11,9 @@ import typer
 def evaluate(
     model: Annotated[str, typer.Argument(help="A GLiNER: a folder, or a hub name.")],
     file: Annotated[Path, typer.Argument(help="Annotated text, in any format that `check` reads.")],
-    labels: Annotated[Optional[str], typer.Option(help="Labels to ask, comma-separated; all of the file by default.")] = None,
+    labels: Annotated[
+        Optional[str], typer.Option(help="Labels to ask, comma-separated; all of the file by default.")
+    ] = None,
     threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,

@@ -18,7 +18,9 @@ def train(
         Optional[list[str]], typer.Option("--set", help="One option, as in optimizer.lr=1e-4; may be repeated.")
     ] = None,
     device: Annotated[Optional[str], typer.Option(help='Where to train: "cpu", "cuda", "cuda:1".')] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state in --output, if there is one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last state in --output, if there is one.")
+    ] = False,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave defective spans and rows out, and list them.")
     ] = False,

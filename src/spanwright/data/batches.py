@@ -8,9 +8,7 @@ from collections.abc import Sequence
 _BUCKET_BATCHES = 64  # full batches whose rows are sorted together: long enough to save padding, short enough to mix
 
 
-def plan_batches(
-    costs: Sequence[int], *, batch_size: int, max_tokens: int, seed: int, epoch: int
-) -> list[list[int]]:
+def plan_batches(costs: Sequence[int], *, batch_size: int, max_tokens: int, seed: int, epoch: int) -> list[list[int]]:
     """The micro-batches of an epoch, as indices into `costs` (subtokens of each row); a function of its arguments.
 
     Every row occurs once. A batch has at most `batch_size` rows, and its padded size (rows times the longest) is at

@@ -12,9 +12,7 @@ from spanwright.entities import ScoredSpan
 from spanwright.tensors import SpanScores
 
 
-def candidates(
-    scores: SpanScores, labels: Sequence[Sequence[str]], options: DecodeOptions
-) -> list[list[ScoredSpan]]:
+def candidates(scores: SpanScores, labels: Sequence[Sequence[str]], options: DecodeOptions) -> list[list[ScoredSpan]]:
     """The spans of each row whose score is above the threshold of their label, strictly.
 
     `labels[b][c]` names column c of row b. In the order of starts, then widths, then columns. Selected on the device;

@@ -76,9 +76,7 @@ class BatchEncoder:
         if not all(words) or not all(row.labels for row in rows):
             raise DataError("Every row of a batch must have words and labels, but one has none.")
         tail = self.subtokens.suffix
-        lengths = [
-            len(p.ids) + sum(map(len, ids)) + len(tail) for p, ids in zip(prompts, words, strict=True)
-        ]
+        lengths = [len(p.ids) + sum(map(len, ids)) + len(tail) for p, ids in zip(prompts, words, strict=True)]
         ids_array = np.full((len(rows), max(lengths)), self.subtokens.pad_id, dtype=np.int64)
         labels = _Padded(len(rows), max(len(p.label_positions) for p in prompts))
         starts = _Padded(len(rows), max(map(len, words)))
@@ -127,9 +125,7 @@ class BatchEncoder:
         self._prompt = lru_cache(maxsize=256)(self._make_prompt)
 
 
-def encode_targets(
-    spans: Sequence[Sequence[Span]], rows: Sequence[Row], *, max_width: int
-) -> Targets:
+def encode_targets(spans: Sequence[Sequence[Span]], rows: Sequence[Row], *, max_width: int) -> Targets:
     """Gold cells (B, L, K, C) of rows whose spans all are at most `max_width` words wide and of a label asked."""
     longest = max(len(row.words) for row in rows)
     most = max(len(row.labels) for row in rows)

@@ -68,4 +68,3 @@ def _encodable(word: str) -> str:
     except UnicodeEncodeError:
         return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return word
-

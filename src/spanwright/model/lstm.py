@@ -31,7 +31,7 @@ class GradSafeLSTM(nn.LSTM):
             output, hidden, cell = torch.lstm(data, hx, *shared, self.batch_first)
             return output, (hidden, cell)
         output, hidden, cell = torch.lstm(data, input.batch_sizes, hx, *shared)
-        states = (self.permute_hidden((hidden, cell), input.unsorted_indices))
+        states = self.permute_hidden((hidden, cell), input.unsorted_indices)
         return PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices), states
 
     def _initial_state(self, input: Any, hx: Any) -> list[Tensor]:

@@ -37,9 +37,7 @@ class ModeReport:
             if module.name.count(".") <= 1:
                 now, then = ("training" if flag else "evaluation" for flag in (module.training, module.planned))
                 name = module.name or "(model)"
-                lines.append(
-                    f"{name:28} {module.mode.value:10} {now:11} {then:11} {module.trainable_parameters:20,}"
-                )
+                lines.append(f"{name:28} {module.mode.value:10} {now:11} {then:11} {module.trainable_parameters:20,}")
         return "\n".join(lines)
 
 

@@ -17,9 +17,7 @@ class Window:
     own_end: int
 
 
-def plan_windows(
-    costs: Sequence[int], *, max_words: int, max_cost: int | None, overlap: int
-) -> tuple[Window, ...]:
+def plan_windows(costs: Sequence[int], *, max_words: int, max_cost: int | None, overlap: int) -> tuple[Window, ...]:
     """Windows over words of given costs (subtokens): at most `max_words` words and `max_cost` subtokens each.
 
     The own parts partition all words. Neighbours share up to `overlap` words, cut in their middle: a span that starts

@@ -51,7 +51,9 @@ def splitter(name: Splitter | str) -> Split:
     if name == "script":
         return _split_by_script
     known = get_args(Splitter)
-    raise ConfigError(f"`word_splitter` must be one of {', '.join(known)}, but is {name!r}. {nearest(str(name), known)}")
+    raise ConfigError(
+        f"`word_splitter` must be one of {', '.join(known)}, but is {name!r}. {nearest(str(name), known)}"
+    )
 
 
 def _split_published(text: str) -> tuple[Word, ...]:

@@ -36,7 +36,12 @@ class Loop:
     """One run: it owns the order of things, and asks others to do them."""
 
     def __init__(
-        self, extractor: Extractor, batches: MicroBatches, validator: Validator | None, config: TrainConfig, output: Path
+        self,
+        extractor: Extractor,
+        batches: MicroBatches,
+        validator: Validator | None,
+        config: TrainConfig,
+        output: Path,
     ) -> None:
         self._extractor = extractor
         self._batches = batches
@@ -74,12 +79,8 @@ class Loop:
         evaluate_every = config.validation.every or per_epoch
         save_every = config.training.save_every or per_epoch
         base_rates = [group["lr"] for group in optimizer.param_groups]
-        stepper = Stepper(
-            world, prepared, stepped, loss=config.loss, max_grad_norm=config.optimizer.max_grad_norm
-        )
-        recorder = Recorder(
-            self._output, num_steps=num_steps, show=show and world.is_main, resumed_at=progress.step
-        )
+        stepper = Stepper(world, prepared, stepped, loss=config.loss, max_grad_norm=config.optimizer.max_grad_norm)
+        recorder = Recorder(self._output, num_steps=num_steps, show=show and world.is_main, resumed_at=progress.step)
         source = stream(
             self._batches,
             start=progress.position + world.rank,

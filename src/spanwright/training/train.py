@@ -128,7 +128,9 @@ class _Windows:
         self._encoder = extractor.encoder
         self._config: ModelConfig = extractor.model.config
         empty = self._encoder.room(())
-        by_cost = sorted((empty - (self._encoder.room((label,)) or 0) for label in inventory), reverse=True) if empty else []
+        by_cost = (
+            sorted((empty - (self._encoder.room((label,)) or 0) for label in inventory), reverse=True) if empty else []
+        )
         self._room = None if empty is None else empty - sum(by_cost[:max_labels])
         if self._room is not None and self._room < self._config.max_width:
             raise ConfigError(
