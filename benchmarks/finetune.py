@@ -1,6 +1,6 @@
 """Fine-tune with several sets of options, one after the other, and print a table of what each reached.
 
-    python benchmarks/finetune.py --model ENCODER --train T --dev D --test E --try "optimizer.lr=5e-4 training.epochs=10" ...
+    python benchmarks/finetune.py --model ENCODER --train T --dev D --test E --try "optimizer.lr=5e-4" ...
 
 Each `--try` is a space-separated list of assignments as in `spanwright train --set`. JSON lines go to --json.
 """

@@ -2,8 +2,8 @@
 
     make demo
 
-trains on 200 annotated sentences (CrossNER politics), chooses the best package on the dev part, measures it on sentences
-that it has never seen, and reads a new one.
+trains on 200 annotated sentences (CrossNER politics), chooses the best package on the dev part, measures it on
+sentences that it has never seen, and reads a new one.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def main() -> None:
         tell=print,
     )
     minutes = (time.perf_counter() - started) / 60
-    print(
-        f"\nTrained for {result.num_steps} steps in {minutes:.1f} minutes; the best package is of step {result.best_step}."
-    )
+    print(f"\nTrained for {result.num_steps} steps in {minutes:.1f} minutes; best step {result.best_step}.")
 
     extractor = Extractor.from_pretrained(options.output)  # reloaded, as anybody would load it
     held_out = load_examples(DATA / "test.jsonl").examples

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -170,8 +172,10 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """Section `[validation]`. every: steps between evaluations (0: once an epoch). patience: evaluations without a
-    better micro F1 before training stops (0: never). threshold, overlap: as in DecodeOptions.
+    """Section `[validation]`: when to measure, and how.
+
+    every: steps between evaluations (0: once an epoch). patience: evaluations without a better micro F1 before
+    training stops (0: never). threshold, overlap: as in DecodeOptions.
     """
 
     every: int = 0
@@ -243,6 +247,7 @@ def from_mapping(kind: type[Options], values: Mapping[str, Any], place: str = ""
 
     Raises:
         ConfigError: a key is unknown, or a value is not of its field's type. `place` prefixes the key in the message.
+
     """
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
@@ -260,6 +265,7 @@ def with_override(config: TrainConfig, assignment: str) -> TrainConfig:
 
     Raises:
         ConfigError: the assignment has no ``=``, or names nothing.
+
     """
     name, equals, text = assignment.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -283,11 +289,9 @@ def toml_value(text: str) -> Any:
 
 def toml_loads(text: str) -> dict[str, Any]:
     """A TOML document as a dictionary. Raises ValueError where it is none."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    return tomllib.loads(text)
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    loaded: dict[str, Any] = toml.loads(text)
+    return loaded
 
 
 def _checked(place: str, value: Any, hint: Any) -> Any:

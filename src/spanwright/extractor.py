@@ -59,6 +59,7 @@ class Extractor:
         Raises:
             CheckpointError: there is no such model, or it is damaged or of another kind.
             ConfigError: the device or the dtype is none.
+
         """
         package = load_package(local_folder(name, revision=revision))
         package.model.to(_device(device), _dtype(dtype))
@@ -79,6 +80,7 @@ class Extractor:
 
         Raises:
             DataError: `text` is not a string, or a label is empty or not a string.
+
         """
         return self.extract_many([text], labels, options)[0]
 
@@ -92,6 +94,7 @@ class Extractor:
 
         Raises:
             DataError: a text or label is not a string, a label is empty, or there are not as many lists as texts.
+
         """
         if isinstance(texts, str):
             raise DataError("`texts` must be a list of strings, but is one string. Use `extract` for a single text.")
@@ -131,6 +134,7 @@ class Extractor:
 
         Raises:
             CheckpointError: the folder cannot be written; what it held before is untouched.
+
         """
         save_package(self.package, Path(folder))
 
@@ -203,7 +207,7 @@ def _labels_per_text(labels: Sequence[str] | Sequence[Sequence[str]], num_texts:
         raise DataError(f"`labels` must be a list of strings, but is one string. Did you mean [{labels!r}]?")
     listed = list(labels)
     if all(isinstance(label, str) for label in listed):
-        return [checked_labels(listed)] * num_texts  # type: ignore[arg-type]
+        return [checked_labels(listed)] * num_texts
     if any(isinstance(label, str) or not isinstance(label, Iterable) for label in listed):
         raise DataError("`labels` must be strings, or one list of strings per text, but is a mixture of other things.")
     if len(listed) != num_texts:
@@ -216,6 +220,7 @@ def checked_labels(labels: Iterable[object]) -> tuple[str, ...]:
 
     Raises:
         DataError: one is not a string, or has nothing in it.
+
     """
     if isinstance(labels, str):
         raise DataError(f"`labels` must be a list of strings, but is one string. Did you mean [{labels!r}]?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -71,7 +71,7 @@ _SIZES: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(_SIZES)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _trained(family: str) -> str:
     """A small tokenizer of the kind that the family uses, as JSON."""
     specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]

@@ -21,6 +21,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         CheckpointError: the file system refuses (full, read-only, no such place); it names the path.
+
     """
     staging: Path | None = None
     try:

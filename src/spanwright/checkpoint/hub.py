@@ -29,6 +29,7 @@ def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
 
     Raises:
         CheckpointError: there is no such folder, and no such model on the hub or no way to it.
+
     """
     path = Path(name).expanduser()
     if path.is_dir():

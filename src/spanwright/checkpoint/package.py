@@ -48,6 +48,7 @@ def load_package(folder: Path) -> Package:
 
     Raises:
         CheckpointError: a file is absent or damaged, the architecture is another, or weights are missing or unexpected.
+
     """
     config = published.config_from_published(_read_json(folder / published.CONFIG_FILE), str(folder))
     state = read_weights(folder)
@@ -65,6 +66,7 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
 
     Raises:
         CheckpointError: the folder holds no encoder that transformers can load.
+
     """
     with _quiet_transformers(), drawn_from(seed):
         try:
@@ -100,6 +102,7 @@ def save_package(package: Package, folder: Path) -> None:
 
     Raises:
         CheckpointError: the folder cannot be written; what it held before is untouched.
+
     """
     with modes.inference(package.model), staged_folder(folder) as staging:
         write_weights(package.model, staging)
@@ -184,9 +187,9 @@ def _draw_head(model: GLiNER) -> None:
     carries a root of it). Figures: docs/log.md.
     """
     for block in (model.labels, model.spans.project_start, model.spans.project_end, model.spans.out_project):
-        nn.init.kaiming_normal_(block[0].weight, nonlinearity="relu")
-        nn.init.zeros_(block[0].bias)
-        nn.init.xavier_normal_(block[-1].weight)
+        nn.init.kaiming_normal_(block.first.weight, nonlinearity="relu")
+        nn.init.zeros_(block.first.bias)
+        nn.init.xavier_normal_(block.last.weight)
     for layer in model.context.layers:
         for name, weight in layer.named_parameters():
             if name.startswith("weight_ih"):
@@ -195,9 +198,9 @@ def _draw_head(model: GLiNER) -> None:
                 for gate in weight.data.chunk(4):
                     nn.init.orthogonal_(gate)
     prior = (4.6 / model.config.hidden_size) ** 0.5
-    for block, bias in ((model.spans.out_project, prior), (model.labels, -prior)):
-        block[-1].weight.data.mul_(0.5)
-        nn.init.constant_(block[-1].bias, bias)
+    for head, bias in ((model.spans.out_project, prior), (model.labels, -prior)):
+        head.last.weight.data.mul_(0.5)
+        nn.init.constant_(head.last.bias, bias)
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
 
     Raises:
         CheckpointError: the architecture is one that this version does not build, or a value cannot be meant.
+
     """
     _require_plain(values, place)
     ours: dict[str, Any] = {}

@@ -22,6 +22,7 @@ def read_weights(folder: Path) -> State:
 
     Raises:
         CheckpointError: there is no weight file, or it is damaged or of another kind.
+
     """
     safe, pickled = folder / published.WEIGHTS_FILE, folder / published.PICKLED_WEIGHTS_FILE
     if safe.is_file():
@@ -53,6 +54,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> No
 
     Raises:
         CheckpointError: a parameter is missing, unexpected or of another shape; all are named.
+
     """
     own = model.state_dict()
     renamed: State = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,9 @@ _SHOWN = 50
 
 
 def check(
-    files: Annotated[Optional[list[Path]], typer.Argument(help="Files in any format; .gz and .xz too.")] = None,
-    train: Annotated[
-        Optional[list[Path]], typer.Option("--train", help="A training file, to compare --dev with.")
-    ] = None,
-    dev: Annotated[Optional[list[Path]], typer.Option("--dev", help="A held-out file.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Files in any format; .gz and .xz too.")] = None,
+    train: Annotated[list[Path] | None, typer.Option("--train", help="A training file, to compare --dev with.")] = None,
+    dev: Annotated[list[Path] | None, typer.Option("--dev", help="A held-out file.")] = None,
     max_width: Annotated[int, typer.Option(help="Widest span that the model can find, in words.")] = 12,
     max_words: Annotated[int, typer.Option(help="Longest sentence that the model reads at once, in words.")] = 384,
     exclusive_ends: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ import typer
 def convert(
     source: Annotated[Path, typer.Argument(help="A file in any format that `check` reads.")],
     target: Annotated[Path, typer.Argument(help="The file to write: .jsonl, .json or .conll; .gz and .xz too.")],
-    to: Annotated[Optional[str], typer.Option(help="gliner, text or conll; by default what the name says.")] = None,
+    to: Annotated[str | None, typer.Option(help="gliner, text or conll; by default what the name says.")] = None,
     exclusive_ends: Annotated[
         bool, typer.Option("--exclusive-ends", help="`ner` names the word after the last.")
     ] = False,

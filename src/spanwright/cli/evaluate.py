@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,13 +12,13 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A GLiNER: a folder, or a hub name.")],
     file: Annotated[Path, typer.Argument(help="Annotated text, in any format that `check` reads.")],
     labels: Annotated[
-        Optional[str], typer.Option(help="Labels to ask, comma-separated; all of the file by default.")
+        str | None, typer.Option(help="Labels to ask, comma-separated; all of the file by default.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,
-    device: Annotated[Optional[str], typer.Option(help='"cpu", "cuda", "cuda:1".')] = None,
-    dtype: Annotated[Optional[str], typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1".')] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave defective spans and rows out, and list them.")
     ] = False,

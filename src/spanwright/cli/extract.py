@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,16 +18,16 @@ _SLICE = 512  # texts read, answered and printed before the next ones are read
 
 def extract(
     model: Annotated[str, typer.Argument(help="A GLiNER: a folder, or a hub name.")],
-    text: Annotated[Optional[str], typer.Argument(help="A text; without one, --input or standard input.")] = None,
+    text: Annotated[str | None, typer.Argument(help="A text; without one, --input or standard input.")] = None,
     labels: Annotated[str, typer.Option(help="What to find, comma-separated.")] = "",
-    input: Annotated[
-        Optional[Path], typer.Option("--input", help="File of texts: one a line, or JSON lines with a `text`.")
+    source: Annotated[
+        Path | None, typer.Option("--input", help="File of texts: one a line, or JSON lines with a `text`.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,
-    device: Annotated[Optional[str], typer.Option(help='"cpu", "cuda", "cuda:1".')] = None,
-    dtype: Annotated[Optional[str], typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1".')] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text: its text and entities.")] = False,
 ) -> None:
     """Entities for any labels, in one text or in a file of them."""
@@ -38,18 +38,18 @@ def extract(
     asked = split_labels(labels) or []
     if not asked:
         raise ConfigError("`--labels` must name what to find, as in `--labels person,city`, but is empty.")
-    if text is not None and input is not None:
+    if text is not None and source is not None:
         raise ConfigError("A text and `--input` must not both be given. Leave one out.")
     options = DecodeOptions(threshold=threshold, overlap=overlap, multi_label=multi_label)  # type: ignore[arg-type]
-    texts = iter([text]) if text is not None else _texts(input)
+    texts = iter([text]) if text is not None else _texts(source)
     from spanwright.cli.progress import bar
     from spanwright.extractor import Extractor
 
     extractor = Extractor.from_pretrained(model, device=device, dtype=dtype)
     with bar("extracting", None if text is None else 1) as advance:
         while part := list(islice(texts, _SLICE)):
-            for source, entities in zip(part, extractor.extract_many(part, asked, options), strict=True):
-                _print_json(source, entities) if as_json else _print(source, entities, alone=text is not None)
+            for read, entities in zip(part, extractor.extract_many(part, asked, options), strict=True):
+                _print_json(read, entities) if as_json else _print(read, entities, alone=text is not None)
             advance(len(part))
 
 

@@ -14,6 +14,7 @@ def read_config(path: Path | None, assignments: Sequence[str]) -> TrainConfig:
 
     Raises:
         ConfigError: the file is absent or no TOML, or says something unknown; the file and the key are named.
+
     """
     config = TrainConfig()
     if path is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,12 @@ def train(
     model: Annotated[str, typer.Option("--model", help="GLiNER or pretrained encoder: a folder, or a hub name.")],
     train: Annotated[Path, typer.Option("--train", help="Training data, in any format that `check` reads.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for the package, the curve and the run's state.")],
-    dev: Annotated[Optional[Path], typer.Option("--dev", help="Held-out data: choose the best package by F1.")] = None,
-    config: Annotated[Optional[Path], typer.Option("--config", help="TOML file of options, by section.")] = None,
-    set: Annotated[
-        Optional[list[str]], typer.Option("--set", help="One option, as in optimizer.lr=1e-4; may be repeated.")
+    dev: Annotated[Path | None, typer.Option("--dev", help="Held-out data: choose the best package by F1.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of options, by section.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="One option, as in optimizer.lr=1e-4; may be repeated.")
     ] = None,
-    device: Annotated[Optional[str], typer.Option(help='Where to train: "cpu", "cuda", "cuda:1".')] = None,
+    device: Annotated[str | None, typer.Option(help='Where to train: "cpu", "cuda", "cuda:1".')] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last state in --output, if there is one.")
     ] = False,
@@ -29,7 +29,7 @@ def train(
     """Fine-tune a GLiNER on annotated text, or make one from a pretrained encoder."""
     from spanwright.cli.options import read_config
 
-    chosen = read_config(config, set or [])
+    chosen = read_config(config, assignments or [])
     from spanwright.cli.show import print_json, print_report
     from spanwright.training import train as run
 

@@ -98,6 +98,7 @@ def check(
 
     Raises:
         DataError: a file cannot be read at all.
+
     """
     report = CheckReport()
     seen: dict[bytes, str] = {}
@@ -212,7 +213,34 @@ class _FileChecker:
 
 
 _FUNCTION_WORDS = frozenset(
-    "a an the of in on at and or to for by with from is was are were has had that who , . ; :".split()
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "and",
+        "or",
+        "to",
+        "for",
+        "by",
+        "with",
+        "from",
+        "is",
+        "was",
+        "are",
+        "were",
+        "has",
+        "had",
+        "that",
+        "who",
+        ",",
+        ".",
+        ";",
+        ":",
+    ]
 )
 
 

@@ -30,6 +30,7 @@ def convert(
         DataError: a file cannot be read or written, or `source` has an error and `skip_invalid` is not set; then
             nothing is written.
         ConfigError: the target's format is unknown.
+
     """
     skipped: list[Defect] = []
 

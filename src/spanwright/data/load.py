@@ -29,6 +29,7 @@ def load_examples(
 
     Raises:
         DataError: the file cannot be read, or has errors and `skip_invalid` is not set.
+
     """
     examples: list[Example] = []
     errors: list[Defect] = []

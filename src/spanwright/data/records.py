@@ -59,6 +59,7 @@ def read_records(path: Path, *, split: Split | None = None, exclusive_ends: bool
 
     Raises:
         DataError: the file cannot be opened, or is damaged.
+
     """
     reader = _Reader(path.name if path.parent == Path() else str(path), split or splitter("whitespace"), exclusive_ends)
     for raw in raw_records(path):
@@ -283,17 +284,16 @@ class _Notes:
         """A defect of the whole row, with all its spans."""
         self(code, name, message, num_spans=self._record.num_spans)
 
-    def span(self, code: str, name: str, message: str) -> None:
-        """A defect of one span, which is left out."""
+    def span(self, code: str, name: str, message: str) -> Span | None:
+        """A defect of one span, which is left out: None in its place."""
         self(code, name, message, num_spans=1)
+        return None
 
     def labelled(self, where: str, start: int, end: int, label: Any) -> Span | None:
         """The span, if its label is one."""
         if not isinstance(label, str) or not label.strip():
-            self.span(
-                "empty-label", where, f"`{where}` must have a label with something in it, but has {_shown(label)}."
-            )
-            return None
+            message = f"`{where}` must have a label with something in it, but has {_shown(label)}."
+            return self.span("empty-label", where, message)
         return Span(start, end, label)
 
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from spanwright.errors import DataError
 
@@ -36,10 +36,11 @@ def open_bytes(path: Path) -> IO[bytes]:
 
     Raises:
         DataError: it cannot be opened.
+
     """
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "rb")
+            return cast("IO[bytes]", gzip.open(path, "rb"))
         if path.suffix == ".xz":
             return lzma.open(path, "rb")
         return path.open("rb")

@@ -34,6 +34,7 @@ def format_of(path: Path) -> Format:
 
     Raises:
         ConfigError: its suffix says none.
+
     """
     name = path.name.removesuffix(".gz").removesuffix(".xz")
     if name.endswith((".jsonl", ".json")):
@@ -51,6 +52,7 @@ def write_examples(examples: Iterable[Example], path: str | Path, form: Format |
     Raises:
         ConfigError: the format is none, or the name does not say which.
         DataError: the file cannot be written; what stood there is untouched.
+
     """
     target = Path(path)
     chosen = form or format_of(target)
@@ -104,7 +106,7 @@ def _conll(example: Example, lost: Counter[str]) -> tuple[str, list[Span]]:
         tags[span.start : span.end] = [f"B-{span.label}"] + [f"I-{span.label}"] * (span.end - span.start - 1)
     lost["lists of labels"] += (example.labels is not None) + bool(example.negatives)
     lost["spacing of texts"] += example.text != " ".join(example.word_texts)
-    lines = []
+    lines: list[str] = []
     for word, tag in zip(example.word_texts, tags, strict=True):
         plain = " ".join(word.split("\t")).replace("\n", " ").replace("\r", " ") if set(word) & set("\t\r\n") else word
         lost["line breaks in words"] += plain != word

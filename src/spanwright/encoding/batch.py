@@ -52,6 +52,7 @@ class BatchEncoder:
 
         Raises:
             DataError: a label gives the tokenizer nothing to read.
+
         """
         return self._prompt(labels)
 
@@ -70,6 +71,7 @@ class BatchEncoder:
 
         Raises:
             DataError: a row has no words or no labels, or a label gives the tokenizer nothing to read.
+
         """
         prompts = [self.prompt(row.labels) for row in rows]
         words = [self._word_ids(row) for row in rows]

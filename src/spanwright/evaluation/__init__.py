@@ -1,6 +1,6 @@
 """How right a model is."""
 
-from spanwright.evaluation.evaluate import evaluate
+from spanwright.evaluation.measure import evaluate
 from spanwright.evaluation.metrics import Report
 
 __all__ = ["Report", "evaluate"]

@@ -105,6 +105,7 @@ def score(
 
     Raises:
         ValueError: there are not as many examples on both sides.
+
     """
     if len(gold) != len(predicted):
         raise ValueError(f"`predicted` must have {len(gold)} examples as `gold` has, but has {len(predicted)}.")

@@ -42,6 +42,7 @@ class Backbone(nn.Module):
 
         Raises:
             ConfigError: the transformer has fewer layers.
+
         """
         stacks = [(name, m) for name, m in self.transformer.named_modules() if isinstance(m, nn.ModuleList)]
         name, layers = max(stacks, key=lambda stack: len(stack[1]), default=("", nn.ModuleList()))
@@ -57,6 +58,7 @@ def transformer_config(published: Mapping[str, Any]) -> PretrainedConfig:
 
     Raises:
         CheckpointError: its model type is none that transformers knows.
+
     """
     values = copy.deepcopy({key: value for key, value in published.items() if key != "auto_map"})
     kind = values.pop("model_type", None) or "deberta-v2"

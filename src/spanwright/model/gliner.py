@@ -13,7 +13,7 @@ from spanwright.config import ModelConfig
 from spanwright.model.backbone import Backbone, build_transformer, transformer_config
 from spanwright.model.lstm import BiLSTM
 from spanwright.model.pooling import pool_words, take
-from spanwright.model.projection import projection
+from spanwright.model.projection import Projection
 from spanwright.model.spans import MarkerSpans
 from spanwright.tensors import EncodedBatch, SpanScores
 
@@ -31,7 +31,7 @@ class GLiNER(modes.Moded):
         self.config = config
         self.backbone = backbone
         self.context = BiLSTM(size, num_layers=config.num_rnn_layers, dropout=config.rnn_dropout)
-        self.labels = projection(size, size, dropout)
+        self.labels = Projection(size, size, dropout)
         self.spans = MarkerSpans(size, max_width=config.max_width, dropout=dropout)
         modes.rest(self)
 
@@ -40,6 +40,7 @@ class GLiNER(modes.Moded):
 
         Raises:
             ModeError: the forward records gradients while a module is not in its declared mode.
+
         """
         with modes.forward_scope(self) as watch:
             logits = self._logits(batch)
@@ -70,6 +71,7 @@ def build(config: ModelConfig, *, seed: int = 0) -> GLiNER:
 
     Raises:
         CheckpointError: the backbone's configuration is none that transformers knows.
+
     """
     with drawn_from(seed):
         transformer = build_transformer(transformer_config(config.backbone_config))

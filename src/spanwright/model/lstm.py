@@ -26,11 +26,12 @@ class GradSafeLSTM(nn.LSTM):
         if not packed and data.dim() != 3:
             return super().forward(input, hx)
         hx = self._initial_state(input, hx)
+        kernel: Any = torch.lstm  # two signatures, of dense and of packed input
         shared = (self._flat_weights, self.bias, self.num_layers, 0.0, True, self.bidirectional)
         if not packed:
-            output, hidden, cell = torch.lstm(data, hx, *shared, self.batch_first)
+            output, hidden, cell = kernel(data, hx, *shared, self.batch_first)
             return output, (hidden, cell)
-        output, hidden, cell = torch.lstm(data, input.batch_sizes, hx, *shared)
+        output, hidden, cell = kernel(data, input.batch_sizes, hx, *shared)
         states = self.permute_hidden((hidden, cell), input.unsorted_indices)
         return PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices), states
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spanwright.model.projection import projection
+from spanwright.model.projection import Projection
 
 
 class MarkerSpans(nn.Module):
@@ -21,13 +21,13 @@ class MarkerSpans(nn.Module):
     def __init__(self, hidden_size: int, *, max_width: int, dropout: float) -> None:
         super().__init__()
         self.max_width = max_width
-        self.project_start = projection(hidden_size, hidden_size, dropout)
-        self.project_end = projection(hidden_size, hidden_size, dropout)
-        self.out_project = projection(2 * hidden_size, hidden_size, dropout)
+        self.project_start = Projection(hidden_size, hidden_size, dropout)
+        self.project_end = Projection(hidden_size, hidden_size, dropout)
+        self.out_project = Projection(2 * hidden_size, hidden_size, dropout)
 
     def forward(self, words: Tensor, labels: Tensor) -> Tensor:
         """Words (B, L, D), labels (B, C, D) -> logits (B, L, K, C); 0 where the span would end after L words."""
-        first, _, dropout, last = self.out_project
+        first, dropout, last = self.out_project.first, self.out_project.dropout, self.out_project.last
         start_half, end_half = first.weight.chunk(2, dim=1)
         starts = F.linear(F.relu(self.project_start(words)), start_half)
         ends = F.linear(F.relu(self.project_end(words)), end_half, first.bias)

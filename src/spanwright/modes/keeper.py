@@ -50,6 +50,14 @@ class Moded(Rooted):
         """Write the plan again after it changed."""
         keeper_of(self).reapply()
 
+    def resting_flags(self) -> Flags:
+        """The flags outside all scopes."""
+        return keeper_of(self).resting()
+
+    def rest_at(self, flags: Flags) -> None:
+        """Write the flags outside all scopes: now, or once the open ones have ended."""
+        keeper_of(self).rest_at(flags)
+
 
 class Keeper:
     """Owner of one model's flags."""
@@ -92,15 +100,23 @@ class Keeper:
     def reapply(self) -> None:
         """Write the plan again after it changed. A model that rests in evaluation mode stays there."""
         with self._turn:
-            resting = current_flags(self.root) if self._saved is None else self._saved
-            self._write_at_rest(any(flag for _, flag in resting))
+            self._write_at_rest(any(flag for _, flag in self.resting()))
+
+    def resting(self) -> Flags:
+        """The flags outside all scopes."""
+        with self._turn:
+            return current_flags(self.root) if self._saved is None else list(self._saved)
+
+    def rest_at(self, flags: Flags) -> None:
+        """Write the flags outside all scopes: now, or into what the open ones will restore."""
+        with self._turn:
+            if self._saved is None:
+                write_flags(flags)
+            else:
+                self._saved = flags
 
     def _write_at_rest(self, training: bool) -> None:
-        flags = planned_flags(self.root) if training else evaluation_flags(self.root)
-        if self._saved is None:
-            write_flags(flags)
-        else:
-            self._saved = flags
+        self.rest_at(planned_flags(self.root) if training else evaluation_flags(self.root))
 
     # -- checks
 

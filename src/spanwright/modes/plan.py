@@ -30,6 +30,7 @@ def freeze(model: nn.Module, parts: str | Sequence[str], *, dropout: bool = Fals
 
     Raises:
         ConfigError: a part is not a module of the model.
+
     """
     for module in _named(model, parts):
         module.requires_grad_(False)
@@ -42,6 +43,7 @@ def thaw(model: nn.Module, parts: str | Sequence[str]) -> None:
 
     Raises:
         ConfigError: a part is not a module of the model.
+
     """
     for module in _named(model, parts):
         module.requires_grad_(True)
@@ -51,8 +53,9 @@ def thaw(model: nn.Module, parts: str | Sequence[str]) -> None:
 
 @contextmanager
 def frozen(model: nn.Module, parts: str | Sequence[str], *, dropout: bool = False) -> Iterator[None]:
-    """A block in which `parts` are frozen, after which they are declared, and have gradients, as before it."""
+    """A block in which `parts` are frozen, after which declarations, gradients and flags are as before it."""
     root = root_of(model)
+    resting = root.resting_flags() if isinstance(root, Rooted) else current_flags(root)
     declarations = [(module, declared(module)) for module in root.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in root.parameters()]
     try:
@@ -65,7 +68,10 @@ def frozen(model: nn.Module, parts: str | Sequence[str], *, dropout: bool = Fals
             module.__dict__.pop(_DECLARED, None)
             if mode is not None:
                 module.__dict__[_DECLARED] = mode
-        _reapply(model)
+        if isinstance(root, Rooted):
+            root.rest_at(resting)
+        else:
+            write_flags(resting)
 
 
 def inference_only(model: nn.Module) -> None:
@@ -133,6 +139,14 @@ class Rooted(nn.Module):
 
     def reapply_plan(self) -> None:
         """Write the plan again after it changed."""
+        raise NotImplementedError
+
+    def resting_flags(self) -> Flags:
+        """The flags outside all scopes."""
+        raise NotImplementedError
+
+    def rest_at(self, flags: Flags) -> None:
+        """Write the flags outside all scopes: now, or once the open ones have ended."""
         raise NotImplementedError
 
 

@@ -34,6 +34,7 @@ def training_step(model: nn.Module) -> TrainingStep:
     Raises:
         ModeError: a module is neither as planned nor as `model.eval()` leaves it, on entry, at a forward or backward
             inside, or at the end.
+
     """
     return TrainingStep(keeper_of(model))
 
@@ -132,7 +133,7 @@ class _TrainingForward(_Scope):
         self._give_back()
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def forward_scope(root: nn.Module) -> ForwardScope:
     """The scope in which a model runs one forward; it decides by the scope that the thread is in, and by autograd."""
     keeper = keeper_of(root)
@@ -161,12 +162,12 @@ class ForwardScope:
     def __init__(self, keeper: Keeper, inner: AbstractContextManager[None], *, guards: bool) -> None:
         self._keeper, self._inner, self._guards = keeper, inner, guards
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __enter__(self) -> Callable[[Tensor], None]:
         self._inner.__enter__()
         return self.watch
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._inner.__exit__(kind, error, at)
 
@@ -174,4 +175,4 @@ class ForwardScope:
         """Check the modes again when the backward of `output` begins, before any parameter receives a gradient."""
         if self._guards and output.requires_grad:
             keeper = self._keeper
-            output.register_hook(lambda _: keeper.require_plan("At a backward"))
+            output.register_hook(lambda _: keeper.require_plan("At a backward"))  # type: ignore[no-untyped-call]

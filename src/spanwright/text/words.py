@@ -45,6 +45,7 @@ def splitter(name: Splitter | str) -> Split:
 
     Raises:
         ConfigError: there is no such splitter.
+
     """
     if name == "whitespace":
         return _split_published

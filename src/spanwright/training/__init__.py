@@ -1,5 +1,5 @@
 """Fine-tuning."""
 
-from spanwright.training.train import TrainResult, load_or_make, train
+from spanwright.training.run import TrainResult, load_or_make, train
 
 __all__ = ["TrainResult", "load_or_make", "train"]

@@ -21,6 +21,7 @@ def build_optimizer(model: GLiNER, options: OptimizerOptions) -> torch.optim.Ada
 
     Raises:
         ConfigError: everything is frozen.
+
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

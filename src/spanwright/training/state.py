@@ -35,6 +35,7 @@ def save_state(output: Path, *, config: TrainConfig, progress: Progress, parts: 
 
     Raises:
         CheckpointError: the folder cannot be written; the state in it is untouched.
+
     """
     state = {"config": asdict(config), "progress": asdict(progress), "random": _random_state(), **parts}
     with staged_folder(output / STATE_FOLDER) as staging:
@@ -47,6 +48,7 @@ def load_state(output: Path, *, config: TrainConfig) -> dict[str, Any] | None:
     Raises:
         CheckpointError: the file is damaged.
         ConfigError: the run was begun with another configuration.
+
     """
     path = output / STATE_FOLDER / _FILE
     if not path.exists():

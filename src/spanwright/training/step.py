@@ -48,6 +48,7 @@ class Stepper:
         Raises:
             TrainingError: a loss or gradient is not finite, or memory ran out; no parameter has changed then.
             ModeError: a module is not in its declared mode; no parameter has changed then.
+
         """
         num_cells = self._world.sum(sum(micro.targets.num_cells for micro in micro_batches))
         total = 0.0

@@ -57,9 +57,8 @@ class World:
 
     def synchronising(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """A micro-batch's scope; gradients travel between processes with the last one of a step only."""
-        if last:
-            return self._accelerator.autocast()
-        return self._without_sync(model)
+        scope: AbstractContextManager[Any] = self._accelerator.autocast() if last else self._without_sync(model)
+        return scope
 
     @contextmanager
     def _without_sync(self, model: nn.Module) -> Iterator[None]:

@@ -31,6 +31,7 @@ def evaluate(
 
     Raises:
         DataError: there is no example, or no label to ask.
+
     """
     if not examples:
         raise DataError("`examples` must have at least one example, but is empty.")

@@ -21,7 +21,7 @@ from spanwright.errors import ConfigError, DataError
 from spanwright.evaluation import Report
 from spanwright.extractor import Extractor
 from spanwright.text.windows import Window, plan_windows
-from spanwright.text.words import splitter
+from spanwright.text.words import Split, splitter
 from spanwright.training.loop import Loop
 from spanwright.training.record import draw_curve
 from spanwright.training.stream import MicroBatches
@@ -68,6 +68,7 @@ def train(
         ConfigError: options contradict each other, or `output` holds other files.
         CheckpointError: there is no such model, or `output` cannot be written.
         TrainingError: the run cannot go on (not finite, out of memory); the last state and package stay.
+
     """
     folder = Path(output)
     say = tell or (lambda line: None)
@@ -114,6 +115,7 @@ def load_or_make(name: str | Path, options: NewModelOptions, *, seed: int) -> Ex
 
     Raises:
         CheckpointError: it is neither.
+
     """
     folder = local_folder(name)
     if is_package(folder):
@@ -144,7 +146,7 @@ class _Windows:
         return plan_windows(costs, max_words=self._config.max_words, max_cost=self._room, overlap=overlap)
 
 
-def _read(data: Data, split: object, skip_invalid: bool, say: Callable[[str], object]) -> list[Example]:
+def _read(data: Data, split: Split, skip_invalid: bool, say: Callable[[str], object]) -> list[Example]:
     if not isinstance(data, (str, Path)):
         return list(data)
     loaded = load_examples(Path(data), split=split, skip_invalid=skip_invalid)
