@@ -8,7 +8,7 @@
     └── TrainingError    (RuntimeError)  a training run that cannot go on
 
 Messages follow one grammar: place: `name` must *rule*, but is *value*. *Remedy.*
-The command line prints the message alone and exits with the class's `exit_code` (sysexits.h where it has a fitting one).
+The command line prints the message alone and exits with the class's `exit_code` (as in sysexits.h).
 """
 
 from __future__ import annotations

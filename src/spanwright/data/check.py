@@ -186,7 +186,7 @@ class _FileChecker:
             self._warn(example, "tokenized_text", "longer-than-window", message)
 
     def _overlaps(self, example: Example) -> None:
-        ordered = sorted(set((span.start, span.end) for span in example.spans))
+        ordered = sorted({(span.start, span.end) for span in example.spans})
         open_spans: list[tuple[int, int]] = []
         for start, end in ordered:
             open_spans = [other for other in open_spans if other[1] > start]
@@ -213,34 +213,7 @@ class _FileChecker:
 
 
 _FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "and",
-        "or",
-        "to",
-        "for",
-        "by",
-        "with",
-        "from",
-        "is",
-        "was",
-        "are",
-        "were",
-        "has",
-        "had",
-        "that",
-        "who",
-        ",",
-        ".",
-        ";",
-        ":",
-    ]
+    "a an the of in on at and or to for by with from is was are were has had that who , . ; :".split()
 )
 
 

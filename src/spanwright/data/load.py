@@ -15,7 +15,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Examples, and the defects by which something was left out: num_spans = spans in `examples` + those in `skipped`."""
+    """Examples, and the defects that left something out: num_spans = spans in `examples` + spans in `skipped`."""
 
     examples: tuple[Example, ...]
     skipped: tuple[Defect, ...]

@@ -1,4 +1,4 @@
-"""Files as streams of raw records with their line numbers: JSON lines, JSON arrays, CoNLL sentences; .gz and .xz too."""
+"""Files as streams of raw records with line numbers: JSON lines, JSON arrays, CoNLL sentences; .gz and .xz too."""
 
 from __future__ import annotations
 

@@ -135,12 +135,12 @@ def _replacing(target: Path) -> Iterator[IO[str]]:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         temporary = Path(name)
         opened: Any = os.fdopen(handle, "wb")
-        with opened as raw:
+        with opened as raw:  # every layer below is closed with it
             packed: Any = raw
             if target.suffix == ".gz":
                 packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
             elif target.suffix == ".xz":
-                packed = lzma.LZMAFile(raw, "wb")
+                packed = lzma.LZMAFile(raw, "wb")  # noqa: SIM115
             with io.TextIOWrapper(packed, encoding="utf-8", errors="replace", newline="\n") as text:
                 yield text
                 text.flush()

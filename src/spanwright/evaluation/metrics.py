@@ -44,7 +44,8 @@ class ErrorCounts:
     """What was wrong; each wrong or missed span is counted once, a prediction together with the gold span it meant.
 
     label: the right bounds, another label. boundary: the right label, overlapping bounds. boundary_and_label: an
-    overlap, another label. missing: gold that no wrong prediction overlaps; spurious: a prediction that overlaps none that was missed.
+    overlap, another label. missing: gold that no wrong prediction overlaps; spurious: a prediction that overlaps none
+    that was missed.
     """
 
     label: int = 0

@@ -17,7 +17,7 @@ class GradSafeLSTM(nn.LSTM):
     layers, the only other thing the flag decides, is passed as 0 in evaluation mode. No flag is written.
     """
 
-    def forward(self, input: Any, hx: Any = None) -> Any:
+    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002
         """As `nn.LSTM.forward`."""
         if self.training or not torch.is_grad_enabled() or self.proj_size > 0:
             return super().forward(input, hx)
@@ -35,13 +35,13 @@ class GradSafeLSTM(nn.LSTM):
         states = self.permute_hidden((hidden, cell), input.unsorted_indices)
         return PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices), states
 
-    def _initial_state(self, input: Any, hx: Any) -> list[Tensor]:
+    def _initial_state(self, words: Any, hx: Any) -> list[Tensor]:
         """The given state in the packed order, or zeros (layers * directions, B, D)."""
-        packed = isinstance(input, PackedSequence)
+        packed = isinstance(words, PackedSequence)
         if hx is not None:
-            return list(self.permute_hidden(hx, input.sorted_indices) if packed else hx)
-        data = input.data if packed else input
-        rows = int(input.batch_sizes[0]) if packed else data.shape[0 if self.batch_first else 1]
+            return list(self.permute_hidden(hx, words.sorted_indices) if packed else hx)
+        data = words.data if packed else words
+        rows = int(words.batch_sizes[0]) if packed else data.shape[0 if self.batch_first else 1]
         layers = self.num_layers * (2 if self.bidirectional else 1)
         zeros = torch.zeros(layers, rows, self.hidden_size, dtype=data.dtype, device=data.device)
         return [zeros, zeros]
