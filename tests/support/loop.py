@@ -24,11 +24,11 @@ def training_batch(extractor: Extractor):
 
 
 @contextmanager
-def dropouts_seen(model: nn.Module) -> Iterator[list[bool]]:
-    """Whether each dropout of the model dropped, call by call, while the block runs."""
-    seen: list[bool] = []
+def dropouts_seen(model: nn.Module) -> Iterator[list[tuple[bool, bool]]]:
+    """Call by call, whether a dropout of the model dropped, and whether gradients were recorded."""
+    seen: list[tuple[bool, bool]] = []
     hooks = [
-        module.register_forward_hook(lambda m, _, __: seen.append(m.training))
+        module.register_forward_hook(lambda m, _, __: seen.append((m.training, torch.is_grad_enabled())))
         for module in model.modules()
         if isinstance(module, nn.Dropout) and module.p > 0
     ]

@@ -22,6 +22,7 @@ from spanwright.modes.plan import (
     Flags,
     Mode,
     Rooted,
+    at_rest,
     current_flags,
     declared,
     evaluation_flags,
@@ -69,9 +70,9 @@ class Keeper:
         self._shares: dict[int, tuple[int, bool]] = {}  # ticket -> thread, whether it records gradients
         self._owner: int | None = None  # the thread that has the model to itself
         self._owned: set[int] = set()  # its tickets
-        self._waiting_owners = 0
-        self._waiting_sharers = 0
-        self._granted = 0  # sharers let in before the next owner
+        self._waiting_owners: set[int] = set()  # tickets
+        self._waiting_sharers: set[int] = set()
+        self._granted: set[int] = set()  # of the waiting sharers, those let in before the next owner
         self._saved: Flags | None = None  # what the open scopes will restore
         self._told_at = ""
 
@@ -173,7 +174,7 @@ class Keeper:
                     "entered inside one of the same thread. Close the step first: it ends after `optimizer.step()`."
                 )
             if not self._shared_by(me):
-                self._wait_to_share()
+                self._wait_to_share(ticket)
             self._shares[ticket] = (me, records)
             if self._saved is None:
                 self._saved = current_flags(self.root)
@@ -189,7 +190,7 @@ class Keeper:
                     "same thread. Close that scope first; a suspended generator may hold it open."
                 )
             if self._owner != me:
-                self._wait_to_own()
+                self._wait_to_own(ticket)
             self._owner = me
             self._owned.add(ticket)
 
@@ -197,11 +198,11 @@ class Keeper:
         """End the scope of `ticket`; the last one out restores every flag. A second time it does nothing."""
         with self._turn:
             self._shares.pop(ticket, None)
-            if ticket in self._owned:
-                self._owned.discard(ticket)
-                self._granted = self._waiting_sharers
-            if not self._owned:
+            self._stop_waiting(ticket)
+            self._owned.discard(ticket)
+            if not self._owned and self._owner is not None:
                 self._owner = None
+                self._granted = set(self._waiting_sharers)
             if not self._shares and not self._owned and self._saved is not None:
                 write_flags(self._saved)
                 self._saved = None
@@ -211,15 +212,14 @@ class Keeper:
         """Write the plan for a step if the model is as planned or at rest in evaluation mode; else raise ModeError."""
         if self._saved is not None:
             return  # a step within a step
-        at_rest = not any(flag for _, flag in current_flags(self.root))
-        if not at_rest or declared(self.root) is Mode.INFERENCE:
+        if not at_rest(self.root) or declared(self.root) is Mode.INFERENCE:
             self.require_plan("At the start of a training step")
         self._saved = current_flags(self.root)
         write_flags(planned_flags(self.root))
 
     def follow_autograd(self) -> None:
         """Write the plan into a model that was never told and is at rest: a forward is about to record gradients."""
-        if self.told is None and not any(flag for _, flag in current_flags(self.root)):
+        if self.told is None and at_rest(self.root):
             write_flags(planned_flags(self.root))
 
     def owned_here(self) -> bool:
@@ -234,22 +234,20 @@ class Keeper:
     def _shared_by(self, thread: int) -> list[bool]:
         return [records for owner, records in list(self._shares.values()) if owner == thread]
 
-    def _wait_to_share(self) -> None:
-        self._waiting_sharers += 1
-        try:
-            self._wait(lambda: self._owner is None and (not self._waiting_owners or self._granted > 0))
-        finally:
-            self._waiting_sharers -= 1
-            self._granted = min(max(self._granted - 1, 0), self._waiting_sharers)
-            self._turn.notify_all()
+    def _wait_to_share(self, ticket: int) -> None:
+        self._waiting_sharers.add(ticket)
+        self._wait(lambda: self._owner is None and (not self._waiting_owners or ticket in self._granted))
+        self._stop_waiting(ticket)
 
-    def _wait_to_own(self) -> None:
-        self._waiting_owners += 1
-        try:
-            self._wait(lambda: self._owner is None and not self._shares and not self._granted)
-        finally:
-            self._waiting_owners -= 1
-            self._turn.notify_all()
+    def _wait_to_own(self, ticket: int) -> None:
+        self._waiting_owners.add(ticket)
+        self._wait(lambda: self._owner is None and not self._shares and not self._granted)
+        self._stop_waiting(ticket)
+
+    def _stop_waiting(self, ticket: int) -> None:
+        for queue in (self._waiting_owners, self._waiting_sharers, self._granted):
+            queue.discard(ticket)
+        self._turn.notify_all()
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         if not self._turn.wait_for(ready, timeout=LEASE_TIMEOUT):

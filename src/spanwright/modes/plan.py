@@ -11,6 +11,7 @@ from torch import nn
 from spanwright.errors import ConfigError, nearest
 
 _DECLARED = "_declared_mode"  # in a module's __dict__, so that it follows deepcopy, pickling and wrapping
+_RESTED = "_rested"  # likewise: on modules that were there when the model was built
 
 Flags = list[tuple[nn.Module, bool]]
 
@@ -132,6 +133,15 @@ def write_flags(flags: Flags) -> None:
 def rest(root: nn.Module) -> None:
     """Put a model that was just built into evaluation mode, untold: it will follow autograd."""
     write_flags(evaluation_flags(root))
+    for module in root.modules():
+        module.__dict__[_RESTED] = True
+
+
+def at_rest(root: nn.Module) -> bool:
+    """Whether a model is in evaluation mode as a whole. Modules put into it since it was built (adapters) don't count:
+    they arrive in training mode, and nobody chose it.
+    """
+    return not any(module.training for module in root.modules() if _RESTED in module.__dict__)
 
 
 class Rooted(nn.Module):

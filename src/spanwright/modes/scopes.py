@@ -42,10 +42,11 @@ def training_step(model: nn.Module) -> TrainingStep:
 class _Scope:
     """A ticket of a keeper. Whatever interrupts it, the ticket goes back: by the exit, or with the object."""
 
+    _entered = False
+
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._ticket = keeper.ticket()
-        self._entered = False
 
     def _give_back(self) -> None:
         try:

@@ -39,20 +39,13 @@ def observe(extractor, tmp_path):
 def test_a_loop_that_observes_between_steps_trains_with_dropout(extractor, observe, told):
     before = extractor.model.train if told == "told once" else lambda: None
     with dropouts_seen(extractor.model) as seen:
-        training = []
-
-        def between():
-            observe()
-            seen.clear()
-
-        def forward_only(*_):
-            training.extend(seen)
-
-        handle = extractor.model.register_forward_hook(forward_only)
-        by_hand(extractor, before=before, between=between)
-        handle.remove()
-    assert training
-    assert all(seen for seen in training)
+        by_hand(extractor, before=before, between=observe)
+    in_training = [dropped for dropped, recording in seen if recording]
+    observing = [dropped for dropped, recording in seen if not recording]
+    assert in_training
+    assert all(in_training)
+    assert observing
+    assert not any(observing)
 
 
 def test_two_forwards_of_a_model_from_disk_differ_in_training(extractor, tmp_path):
@@ -99,7 +92,7 @@ def test_observing_between_forward_and_backward_is_harmless(extractor, observe):
 
 def test_training_after_eval_names_the_call_and_changes_nothing(extractor):
     before = copy.deepcopy(extractor.model.state_dict())
-    with pytest.raises(ModeError, match=r"model\.eval\(\) at test_hand_loop\.py:\d+") as caught:
+    with pytest.raises(ModeError, match=r"model\.eval\(\) at loop\.py:\d+") as caught:
         by_hand(extractor, before=extractor.model.eval)
     assert "modes.training_step" in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in extractor.model.state_dict().items())

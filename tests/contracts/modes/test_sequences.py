@@ -47,7 +47,9 @@ class Play:
         self.extractor, self.model, self.batch, self.rng = extractor, extractor.model, batch, rng
         self.described = Described()
         self.open: list[AbstractContextManager] = []
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-9)  # thousands of steps on one model: it must stay finite
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=1e-9
+        )  # thousands of steps on one model: it must stay finite
 
     def settled(self) -> None:
         wanted = dict.fromkeys(flags(self.model), False) if self.open else self.described.resting(self.model)

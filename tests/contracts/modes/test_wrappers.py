@@ -76,6 +76,7 @@ def test_a_pickled_model_keeps_its_plan(extractor):
     assert str(modes.report(loaded)) == str(modes.report(extractor.model))
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's tracer
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_compiled_model_follows_its_modes(extractor, in_place):
     model = extractor.model
