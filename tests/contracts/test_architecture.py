@@ -1,0 +1,57 @@
+"""What holds for the source as a whole."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import spanwright
+
+SOURCE = Path(spanwright.__file__).parent
+WRITES = {"train", "eval", "no_grad", "inference_mode", "set_grad_enabled", "enable_grad"}
+
+
+def test_only_the_modes_package_writes_modes():
+    offenders = []
+    for path in SOURCE.rglob("*.py"):
+        if path.parent.name == "modes":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES
+            assigned = isinstance(node, ast.Assign) and any(
+                isinstance(target, ast.Attribute) and target.attr == "training" for target in node.targets
+            )
+            if called or assigned:
+                offenders.append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    assert offenders == []
+
+
+def test_every_public_name_exists():
+    for name in spanwright.__all__:
+        assert getattr(spanwright, name) is not None
+    assert dir(spanwright) == spanwright.__all__
+
+
+def test_importing_spanwright_does_not_load_torch():
+    code = "import spanwright, spanwright.cli, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_is_there_in_half_a_second():
+    def seconds() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "spanwright", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_gliner_is_never_imported():
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not any(name.split(".")[0] in ("gliner", "gliner2") for name in names), path
