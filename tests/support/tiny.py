@@ -138,7 +138,8 @@ def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **c
     model = build(tiny_config(family, **changes), seed=seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:  # pretrained weights are far wider than the 0.02 that transformers are drawn with
-            parameter.data.mul_(6.0 if name.startswith("backbone.transformer") else scale)
+            drawn_small = name.startswith("backbone.transformer") and "t5" not in family
+            parameter.data.mul_(6.0 if drawn_small else scale if "transformer" not in name else 1.0)
     return pack(model, tiny_tokenizer(family))
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from spanwright.errors import CheckpointError
 
 
@@ -37,12 +39,11 @@ def staged_folder(target: Path) -> Iterator[Path]:
             os.replace(staging, target)
         sync(target)
         sync(target.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(
-            f"{target} must be writable, but is not: {error.strerror or error}. Nothing in it changed."
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{target} must be writable, but is not: {reason}. Nothing in it changed.") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

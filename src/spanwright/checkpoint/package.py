@@ -93,7 +93,7 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
             entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token),
         )
         model = GLiNER(config, Backbone(transformer, config.hidden_size))
-        _draw_head(model)
+        draw_head(model)
     return pack(model, tokenizer)
 
 
@@ -178,7 +178,7 @@ def _grow_embeddings(transformer: Any, size: int) -> None:
         table[before:] = mean + 0.1 * spread * torch.randn(size - before, table.shape[1])
 
 
-def _draw_head(model: GLiNER) -> None:
+def draw_head(model: GLiNER) -> None:
     """Weights of a new head from which a few hundred steps lead somewhere; the defaults of torch shrink every layer.
 
     Projections are drawn to keep the size of what passes through their ReLU (He et al., 2015). Biases make a new model

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
+
+from spanwright import CheckpointError, Extractor
+from spanwright.checkpoint import local_folder, new_package
+from spanwright.config import NewModelOptions
+
+CONFIG = "gliner_config.json"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    tiny_extractor("bert").save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rewrite(folder: Path, **changes) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    config.update(changes)
+    (folder / CONFIG).write_text(json.dumps({k: v for k, v in config.items() if v != "absent"}))
+
+
+def refused(folder: Path, message: str) -> str:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Extractor.from_pretrained(folder, device="cpu")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_there_and_back(family, tmp_path):
+    extractor = tiny_extractor(family, rnn_dropout=0.1, word_splitter="script")
+    extractor.save(tmp_path / "model")
+    state = torch.random.get_rng_state(), random.getstate()
+    loaded = Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    assert torch.equal(state[0], torch.random.get_rng_state())
+    assert state[1] == random.getstate()
+    for name, value in extractor.model.state_dict().items():
+        assert torch.equal(value, loaded.model.state_dict()[name])
+    assert loaded.model.config.word_splitter == "script"
+    assert loaded.model.config.rnn_dropout == 0.1
+    assert not loaded.model.training
+    assert loaded.extract(SENTENCES[0], LABELS) == extractor.extract(SENTENCES[0], LABELS)
+
+
+def test_nothing_is_asked_of_a_network(folder, monkeypatch):
+    def no_network(*_):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    Extractor.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / CONFIG).unlink(), "has no gliner_config.json"),
+        (lambda f: (f / CONFIG).write_text("{"), "must be a JSON file"),
+        (lambda f: (f / CONFIG).write_text("[]"), "must hold a JSON object"),
+        (lambda f: (f / "model.safetensors").unlink(), "holds neither"),
+        (lambda f: (f / "model.safetensors").write_text("<html>Not found</html>"), "must be a safetensors file"),
+        (lambda f: os.truncate(f / "model.safetensors", 1000), "must be a safetensors file"),
+        (lambda f: (f / "tokenizer.json").unlink(), "must hold (its|a) tokenizer"),
+        (lambda f: rewrite(f, span_mode="token_level"), "`span_mode` must be 'markerV0'"),
+        (lambda f: rewrite(f, labels_encoder="x"), "`labels_encoder` must be None"),
+        (lambda f: rewrite(f, relations_layer="dot"), "`relations_layer` must be None"),
+        (lambda f: rewrite(f, model_type="gliner_streaming_span"), "streaming models"),
+        (lambda f: rewrite(f, num_rnn_layers=2), "must hold 2 LSTM layer"),
+        (lambda f: rewrite(f, hidden_size=26), "has the wrong shape for"),
+        (lambda f: rewrite(f, hidden_size=7), "must be even"),
+        (lambda f: rewrite(f, max_width="wide"), "invalid literal"),
+        (lambda f: rewrite(f, class_token_index=10**6), "must lie within the vocabulary"),
+        (lambda f: rewrite(f, words_splitter_type="moses"), "must be one of 'whitespace'"),
+        (lambda f: rewrite(f, encoder_config={"model_type": "berd"}), "Did you mean `bert`"),
+        (lambda f: rewrite(f, encoder_config=None, model_name="nobody/nothing"), "must say what its encoder is"),
+    ],
+)
+def test_damage_is_one_sentence(folder, damage, message):
+    damage(folder)
+    assert "\n" not in refused(folder, message)
+
+
+def test_missing_and_unexpected_weights_are_named(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["prompt_rep_layer.9.weight"] = weights.pop("prompt_rep_layer.0.weight")
+    weights["token_rep_layer.bert_layer.model.embeddings.position_ids"] = torch.zeros(1, 512)  # harmless
+    save_file(weights, folder / "model.safetensors")
+    told = refused(folder, "lacks 1 parameter: prompt_rep_layer.0.weight")
+    assert "unknown place for 1 parameter: prompt_rep_layer.9.weight" in told
+
+
+def test_older_layouts(folder):
+    extractor = Extractor.from_pretrained(folder, device="cpu")
+    expected = extractor.extract(SENTENCES[0], LABELS)
+    rewrite(folder, num_rnn_layers="absent", has_rnn=True, max_len="384", lr_encoder="1e-5", train_data="x.json")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    old = Extractor.from_pretrained(folder, device="cpu")
+    assert old.extract(SENTENCES[0], LABELS) == expected
+    old.save(folder.parent / "again")
+    written = json.loads((folder.parent / "again" / CONFIG).read_text())
+    assert written["num_rnn_layers"] == 1
+    assert written["train_data"] == "x.json"
+    assert "has_rnn" not in written
+
+
+def test_a_model_without_lstm_by_the_older_key(tmp_path):
+    tiny_extractor("bert", num_rnn_layers=0).save(tmp_path / "model")
+    rewrite(tmp_path / "model", num_rnn_layers="absent", has_rnn=False)
+    assert Extractor.from_pretrained(tmp_path / "model", device="cpu").model.config.num_rnn_layers == 0
+
+
+def test_markers_left_to_the_reader(tmp_path):
+    extractor = tiny_extractor("bert")
+    extractor.save(tmp_path / "model")
+    rewrite(tmp_path / "model", class_token_index=-1, vocab_size=-1)
+    again = Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    assert again.model.config.entity_token_id == extractor.model.config.entity_token_id
+
+
+def test_code_in_a_checkpoint_is_never_run(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    marker = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass Evil: pass\n")
+    config["encoder_config"]["auto_map"] = {"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"}
+    (folder / CONFIG).write_text(json.dumps(config))
+    Extractor.from_pretrained(folder, device="cpu")
+    rewrite(folder, encoder_config={**config["encoder_config"], "model_type": "evil"})
+    refused(folder, "Code in a checkpoint is never run")
+    assert not marker.exists()
+
+
+class Bomb:
+    def __reduce__(self):
+        return (print, ("boom",))
+
+
+def test_a_pickle_with_code_is_refused(folder, capsys):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Bomb()}, protocol=2))
+    refused(folder, "must hold weights and nothing else")
+    torch.save([1, 2], folder / "pytorch_model.bin")
+    refused(folder, "must hold a state dict")
+    assert "boom" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("no/such/folder/at/all", "does not exist"), ("nobody/nothing", "a model on the hub that can be")],
+)
+def test_a_model_that_is_nowhere(name, message):
+    with pytest.raises(CheckpointError, match=message):
+        local_folder(name)
+
+
+def test_a_file_in_place_of_a_folder(folder):
+    with pytest.raises(CheckpointError, match="Name the folder that holds it"):
+        local_folder(folder / CONFIG)
+
+
+@pytest.mark.parametrize("point", ["write_weights", "_settle", "os.replace"])
+def test_a_fault_while_saving_leaves_the_old_package(folder, monkeypatch, point):
+    old = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    target = {
+        "write_weights": "spanwright.checkpoint.package.write_weights",
+        "_settle": "spanwright.checkpoint.files._settle",
+        "os.replace": "spanwright.checkpoint.files.os.replace",
+    }[point]
+    with monkeypatch.context() as patch:
+        patch.setattr(target, fail)
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            tiny_extractor("bert", seed=5).save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == old
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_saving_over_a_package_and_permissions(folder):
+    mask = os.umask(0o027)
+    try:
+        tiny_extractor("bert", seed=5).save(folder)
+        tiny_extractor("bert", seed=5).save(folder.parent / "new")
+    finally:
+        os.umask(mask)
+    for place in (folder / "model.safetensors", folder.parent / "new" / CONFIG):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o640
+    assert Extractor.from_pretrained(folder, device="cpu").model.config.hidden_size == 24
+
+
+def test_a_new_model_around_an_encoder(tmp_path):
+    package = tiny_extractor("bert").package
+    package.model.backbone.transformer.save_pretrained(tmp_path / "encoder")
+    package.tokenizer.save_pretrained(tmp_path / "encoder")
+    options = NewModelOptions(hidden_size=16, max_width=3)
+    one, other = (new_package(tmp_path / "encoder", options, seed=seed) for seed in (1, 1))
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name])
+    assert one.model.config.max_width == 3
+    Extractor(one).save(tmp_path / "model")
+    Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="a GLiNER or a pretrained encoder"):
+        new_package(tmp_path / "empty", options, seed=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file size limits")
+def test_a_full_disk_keeps_the_old_package(folder):
+    import resource
+    import signal
+
+    old = (folder / "model.safetensors").read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    extractor = tiny_extractor("bert", seed=5)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(CheckpointError, match="must be writable"):
+            extractor.save(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (folder / "model.safetensors").read_bytes() == old

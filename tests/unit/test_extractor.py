@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tiny import LABELS, SENTENCES, tiny_extractor
+
+from spanwright import ConfigError, DataError, DecodeOptions, Extractor
+from spanwright.encoding import Row
+
+LOOSE = DecodeOptions(threshold=0.3)
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return tiny_extractor("bert", seed=1)
+
+
+def same(found, expected):
+    """Whether two answers agree up to the rounding that another batch brings."""
+    return [(e.start, e.end, e.label) for e in found] == [(e.start, e.end, e.label) for e in expected] and [
+        e.score for e in found
+    ] == pytest.approx([e.score for e in expected], abs=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=st.text(max_size=60))
+def test_every_entity_stands_where_it_says(text):
+    extractor = tiny_extractor("bert", seed=1) if not CACHE else CACHE[0]
+    CACHE.append(extractor)
+    for entity in extractor.extract(text, LABELS, LOOSE):
+        assert text[entity.start : entity.end] == entity.text
+        assert entity.label in LABELS
+        assert 0.3 < entity.score < 1
+
+
+CACHE: list[Extractor] = []
+
+
+@pytest.mark.parametrize("odd", ["", " \n", "\u200b", "\ud800 Angela", "<<ENT>> [SEP] <<SEP>>", "a" * 5000, "\x00"])
+def test_an_odd_text_does_not_spoil_its_neighbours(extractor, odd):
+    alone = extractor.extract(SENTENCES[0], LABELS, LOOSE)
+    found = extractor.extract_many([SENTENCES[0], odd, SENTENCES[0]], LABELS, LOOSE)
+    assert same(found[0], alone)
+    assert same(found[2], alone)
+
+
+def test_labels_for_each_text(extractor):
+    found = extractor.extract_many([SENTENCES[0], SENTENCES[1]], [["person"], ["country", "person"]], LOOSE)
+    assert {e.label for e in found[0]} <= {"person"}
+    assert same(found[1], extractor.extract(SENTENCES[1], ["country", "person"], LOOSE))
+
+
+def test_repeated_labels_count_once(extractor):
+    once, twice = ["person", "country"], ["person", "person", "country"]
+    assert extractor.extract(SENTENCES[0], twice, LOOSE) == extractor.extract(SENTENCES[0], once, LOOSE)
+
+
+def test_no_labels_no_entities(extractor):
+    assert extractor.extract(SENTENCES[0], []) == []
+    assert extractor.extract_many([], LABELS) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        ("one string", LABELS, "Use `extract` for a single text"),
+        (["a", None], LABELS, r"texts\[1\] must be a string, but is None"),
+        (["a"], "person", r"Did you mean \['person'\]"),
+        (["a"], ["person", 3], "a mixture"),
+        (["a"], [""], "something in it"),
+        (["a"], [["person"], ["city"]], "2 lists for 1 texts"),
+        (["a"], [[3]], "must be a string"),
+        (["a b"], ["\u200b"], "something to read"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_sentence(extractor, texts, labels, message):
+    with pytest.raises(DataError, match=message):
+        extractor.extract_many(texts, labels)
+
+
+@pytest.mark.parametrize("num", [100, 400])
+def test_many_labels_on_few_positions(extractor, num):
+    labels = [f"kind {number}" for number in range(num)]
+    assert len(extractor._label_groups(tuple(labels))) > 1
+    found = extractor.extract(SENTENCES[0], labels, DecodeOptions(threshold=0.2, multi_label=True))
+    assert {e.label for e in found} <= set(labels)
+
+
+def test_a_label_longer_than_the_positions_is_refused(extractor):
+    with pytest.raises(DataError, match="must fit half"):
+        extractor.extract(SENTENCES[0], ["word " * 400])
+
+
+def test_long_documents_are_read_whole(extractor):
+    """The same sentence, planted far apart between other words, has a say in every place."""
+    filler = " ".join(["Yes ."] * 150)
+    document = f" {filler} ".join([SENTENCES[1]] * 4)
+    options = DecodeOptions(threshold=0.05, overlap="nested")
+    found = extractor.extract(document, LABELS, options)
+    assert all(document[e.start : e.end] == e.text for e in found)
+    places = [i for i in range(len(document)) if document.startswith(SENTENCES[1], i)]
+    assert len(places) == 4
+    for place in places:
+        assert any(place <= e.start < place + len(SENTENCES[1]) for e in found)
+
+
+def test_windows_lose_and_repeat_no_span(extractor):
+    """With a threshold that everything passes, a long text yields each span of each label exactly once."""
+    words = tuple((SENTENCES[0] * 30).split())
+    small = tiny_extractor("bert", seed=1, max_words=40)
+    spans = small.find_spans([Row(words, LABELS[:1])], DecodeOptions(threshold=0.0, overlap="nested", multi_label=True))
+    kept = [(s.start, s.end) for s in spans[0]]
+    assert len(set(kept)) == len(kept)
+    import spanwright.extractor as module
+
+    all_candidates = []
+    original = module.resolve
+    try:
+        module.resolve = lambda spans, options: all_candidates.extend(spans) or []
+        small.find_spans([Row(words, LABELS[:1])], DecodeOptions(threshold=0.0))
+    finally:
+        module.resolve = original
+    expected = {(s, e) for s in range(len(words)) for e in range(s + 1, min(s + 4, len(words)) + 1)}
+    assert sorted((s.start, s.end) for s in all_candidates) == sorted(expected)
+
+
+def test_text_without_spaces():
+    extractor = tiny_extractor("xlm-roberta", word_splitter="script")
+    text = "東京に行くAngela Merkel"
+    found = extractor.extract(text, LABELS, DecodeOptions(threshold=0.0, overlap="nested"))
+    assert all(text[e.start : e.end] == e.text for e in found)
+    assert any(e.text == "東京" for e in found)
+
+
+def test_thresholds_by_label(extractor):
+    loose = extractor.extract(SENTENCES[0], LABELS, DecodeOptions(threshold=0.0, multi_label=True, overlap="nested"))
+    strict = DecodeOptions(
+        threshold={"person": 1.0, **dict.fromkeys(LABELS[1:], 0.0)}, multi_label=True, overlap="nested"
+    )
+    assert "person" in {e.label for e in loose}
+    assert "person" not in {e.label for e in extractor.extract(SENTENCES[0], LABELS, strict)}
+
+
+def test_devices_and_dtypes(tmp_path, extractor):
+    extractor.save(tmp_path / "model")
+    half = Extractor.from_pretrained(tmp_path / "model", device="cpu", dtype="bfloat16")
+    assert str(half.model.dtype) == "torch.bfloat16"
+    for entity in half.extract(SENTENCES[0], LABELS, LOOSE):
+        assert entity.label in LABELS
+    with pytest.raises(ConfigError, match="must be one of float32"):
+        Extractor.from_pretrained(tmp_path / "model", dtype="int8")
+    with pytest.raises(ConfigError, match="must be a name such as"):
+        Extractor.from_pretrained(tmp_path / "model", device="gpu")
+    with pytest.raises(ConfigError, match="must be on this machine"):
+        Extractor.from_pretrained(tmp_path / "model", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 2}, r"must lie in \[0, 1\]"),
+        ({"threshold": "high"}, "must be a number"),
+        ({"threshold": {"person": True}}, "must be a number"),
+        ({"overlap": "flatt"}, "Did you mean `flat`"),
+    ],
+)
+def test_options_are_checked_when_made(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DecodeOptions(**options)
