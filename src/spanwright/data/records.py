@@ -190,14 +190,14 @@ class _Reader:
             message = f"`{where}` must end within its {len(text)} characters, but is [{start}, {end})."
             return note.span("out-of-range", where, message)
         inner = text[start:end]
+        if not inner.strip():
+            return note.span("cuts-a-word", where, f"`{where}` must have a word in it, but is blank.")
         start, end = start + len(inner) - len(inner.lstrip()), end - len(inner) + len(inner.rstrip())
         if start not in starts or end not in ends:
             cut = [w.text for w in words if w.start < start < w.end or w.start < end < w.end]
             message = (
                 f"`{where}` ({inner[:40]!r}) must begin and end with words, but cuts {', '.join(map(repr, cut[:2]))}."
             )
-            if not inner.strip():
-                message = f"`{where}` must have a word in it, but is blank."
             return note.span("cuts-a-word", where, message)
         return note.labelled(where, starts[start], ends[end], label)
 

@@ -62,7 +62,7 @@ def test_eight_sentences_are_learnt_by_heart(family, tmp_path):
     result = train(extractor, sentences(), sentences(), output=tmp_path / "run", config=chosen)
     assert result.report.micro.f1 == 1.0
     again = Extractor.from_pretrained(tmp_path / "run", device="cpu")
-    assert [(e.text, e.label) for e in again.extract("Ada went to Rome .", ["person", "city"])] == [
+    assert [(e.text, e.label) for e in again.extract("Ada went to Rome .", ["city", "person"])] == [
         ("Ada", "person"),
         ("Rome", "city"),
     ]
@@ -106,8 +106,9 @@ def test_accumulated_micro_batches_equal_the_large_batch(tmp_path, monkeypatch):
                 module.p = 0.0
         still = replace(FAST, max_grad_norm=0.0)
         train(extractor, sentences(), output=tmp_path / str(number), config=config(training=options, optimizer=still))
+    largest = max(float(gradient.abs().max()) for gradient in gradients[0])
     for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * largest)
 
 
 def test_evaluation_during_training_changes_no_bit(tmp_path):
