@@ -24,6 +24,7 @@ def place(tmp_path, monkeypatch):
     tiny_extractor().save(tmp_path / "runs" / "politics")
     write_jsonl(tmp_path / "train.jsonl", sentences())
     write_jsonl(tmp_path / "dev.jsonl", sentences(4))
+    write_jsonl(tmp_path / "test.jsonl", sentences(4))
     (tmp_path / "texts.txt").write_text("Ada went to Rome.\n")
     return tmp_path
 
