@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.data import sentences, write_jsonl
-from support.tiny import tiny_extractor
 
 from spanwright.cli import main
+from support.data import sentences, write_jsonl
+from support.tiny import tiny_extractor
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]

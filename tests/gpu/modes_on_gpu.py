@@ -18,9 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from support.loop import by_hand, dropouts_seen, training_batch
-from support.tiny import LABELS, SENTENCES, tiny_extractor
-from support.watch import set_flags, snapshot
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -28,6 +25,9 @@ from spanwright import Example, Span, evaluate, modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.model.lstm import GradSafeLSTM
+from support.loop import by_hand, dropouts_seen, training_batch
+from support.tiny import LABELS, SENTENCES, tiny_extractor
+from support.watch import set_flags, snapshot
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EXAMPLES = [Example.from_words(SENTENCES[1].split(), [Span(0, 2, "person")])]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
 
 from spanwright import Extractor
+from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 from spanwright import Span
 from spanwright.config import LossOptions
 from spanwright.encoding import Row, encode_targets
 from spanwright.losses import cell_loss, span_loss
+from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 
 @settings(deadline=None, max_examples=60)

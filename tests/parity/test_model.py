@@ -6,10 +6,10 @@ import random
 
 import pytest
 import torch
-from support.tiny import FAMILIES, LABELS, SENTENCES, random_text, tiny_extractor
 
 from spanwright import DecodeOptions, Extractor, modes
 from spanwright.encoding import Row
+from support.tiny import FAMILIES, LABELS, SENTENCES, random_text, tiny_extractor
 
 MANY_LABELS = tuple(f"{kind} {number}" for number in range(9) for kind in ("kind of thing", "person", "city"))[:25]
 WAYS = [

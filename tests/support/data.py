@@ -16,7 +16,7 @@ def sentences(num: int = 8) -> list[Example]:
     made = []
     for index in range(num):
         if index % 4 == 3:
-            made.append(Example.from_words("nothing to see here .".split(), origin=f"made:{index}"))
+            made.append(Example.from_words(["nothing", "to", "see", "here", "."], origin=f"made:{index}"))
             continue
         person, place = PEOPLE[index % 8], PLACES[(index * 3) % 8]
         words = f"{person} went to {place} .".split()

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from support.tiny import LABELS, SENTENCES
 from torch import nn
 
 from spanwright.encoding import Row, encode_targets
 from spanwright.entities import Span
 from spanwright.extractor import Extractor
 from spanwright.losses import span_loss
+from support.tiny import LABELS, SENTENCES
 
 GOLD = [[Span(0, 2, "person"), Span(3, 5, "person")], [Span(5, 7, "organisation")]]
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 from spanwright import ConfigError, DataError, DecodeOptions, Extractor
 from spanwright.encoding import Row
+from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 LOOSE = DecodeOptions(threshold=0.3)
 

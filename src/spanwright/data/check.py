@@ -192,7 +192,8 @@ class _FileChecker:
             open_spans = [other for other in open_spans if other[1] > start]
             crossing = next((other for other in open_spans if other[0] < start and other[1] < end), None)
             if crossing is not None:
-                message = f"spans must nest or lie apart, but words [{crossing[0]}, {crossing[1]}) and [{start}, {end}) cross."
+                words = f"words [{crossing[0]}, {crossing[1]}) and [{start}, {end})"
+                message = f"spans must nest or lie apart, but {words} cross."
                 self._warn(example, "ner", "overlapping", message)
             self.summary.num_nested += bool(open_spans)
             open_spans.append((start, end))
@@ -213,7 +214,7 @@ class _FileChecker:
 
 
 _FUNCTION_WORDS = frozenset(
-    "a an the of in on at and or to for by with from is was are were has had that who , . ; :".split()
+    "a an the of in on at and or to for by with from is was are were has had that who , . ; :".split()  # noqa: SIM905
 )
 
 

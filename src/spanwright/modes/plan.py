@@ -138,8 +138,9 @@ def rest(root: nn.Module) -> None:
 
 
 def at_rest(root: nn.Module) -> bool:
-    """Whether a model is in evaluation mode as a whole. Modules put into it since it was built (adapters) don't count:
-    they arrive in training mode, and nobody chose it.
+    """Whether a model is in evaluation mode as a whole.
+
+    Modules put into it since it was built (adapters) don't count: they arrive in training mode, and nobody chose it.
     """
     return not any(module.training for module in root.modules() if _RESTED in module.__dict__)
 

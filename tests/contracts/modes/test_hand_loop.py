@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from support.loop import by_hand, dropouts_seen, training_batch
-from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 from spanwright import Example, Extractor, ModeError, Span, evaluate, modes
 from spanwright.losses import span_loss
+from support.loop import by_hand, dropouts_seen, training_batch
+from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 EXAMPLES = [Example.from_words(SENTENCES[1].split(), [Span(0, 2, "person")])]
 

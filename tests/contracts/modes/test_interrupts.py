@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.watch import flags, set_flags
 
 from spanwright import ModeError, modes
 from spanwright.modes import keeper
+from support.watch import flags, set_flags
 
 ROOM = str(Path(modes.__file__).parent)
 

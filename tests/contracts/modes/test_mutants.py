@@ -19,15 +19,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from support.loop import by_hand, training_batch
-from support.tiny import LABELS, SENTENCES, tiny_extractor
-from support.watch import flags
 
 import spanwright.extractor
 from spanwright import ModeError, modes
 from spanwright.model.lstm import GradSafeLSTM
 from spanwright.modes import plan, scopes
 from spanwright.modes.keeper import Keeper
+from support.loop import by_hand, training_batch
+from support.tiny import LABELS, SENTENCES, tiny_extractor
+from support.watch import flags
 
 
 def check_restores():

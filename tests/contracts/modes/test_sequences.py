@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 import torch
-from support.tiny import LABELS, SENTENCES, tiny_extractor
-from support.watch import flags
 
 from spanwright import ModeError, modes
 from spanwright.encoding import Row
+from support.tiny import LABELS, SENTENCES, tiny_extractor
+from support.watch import flags
 
 NUM_SEQUENCES = 20_000 if os.environ.get("SPANWRIGHT_MODES_FULL") else 2_000
 PARTS = ("backbone", "context", "labels", "spans", "spans.project_start")

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from support.loop import training_batch
-from support.tiny import LABELS, SENTENCES, tiny_extractor
-from support.watch import flags
 
 from spanwright import ModeError, modes
 from spanwright.losses import span_loss
 from spanwright.modes import keeper as keeper_module
+from support.loop import training_batch
+from support.tiny import LABELS, SENTENCES, tiny_extractor
+from support.watch import flags
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,12 @@ import warnings
 
 import pytest
 import torch
-from support.loop import by_hand, dropouts_seen, training_batch
-from support.tiny import LABELS, SENTENCES, tiny_extractor
-from support.watch import flags
 
 from spanwright import ModeError, modes
 from spanwright.losses import span_loss
+from support.loop import by_hand, dropouts_seen, training_batch
+from support.tiny import LABELS, SENTENCES, tiny_extractor
+from support.watch import flags
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
 
 from spanwright import CheckpointError, Extractor
 from spanwright.checkpoint import local_folder, new_package
 from spanwright.config import NewModelOptions
+from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
 
 CONFIG = "gliner_config.json"
 

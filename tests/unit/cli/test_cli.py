@@ -6,10 +6,10 @@ import json
 import sys
 
 import pytest
-from support.data import sentences, write_jsonl
-from support.tiny import SENTENCES, tiny_extractor
 
 from spanwright.cli import main
+from support.data import sentences, write_jsonl
+from support.tiny import SENTENCES, tiny_extractor
 
 
 @pytest.fixture

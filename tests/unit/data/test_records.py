@@ -7,12 +7,12 @@ import lzma
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.data import sentences
 
 from spanwright import ConfigError, DataError, Example, Span
 from spanwright.data import check, load_examples, read_records, write_examples
 from spanwright.data.convert import convert
 from spanwright.text import splitter
+from support.data import sentences
 
 
 def put(path, *records):

@@ -6,10 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.data import sentences, write_jsonl
-from support.loop import training_batch
-from support.tiny import tiny_extractor
-from support.watch import flags, snapshot
 
 from spanwright import (
     ConfigError,
@@ -32,6 +28,10 @@ from spanwright.training.loop import Loop
 from spanwright.training.optim import build_optimizer, rate_factor
 from spanwright.training.record import read_metrics
 from spanwright.training.stream import MicroBatches
+from support.data import sentences, write_jsonl
+from support.loop import training_batch
+from support.tiny import tiny_extractor
+from support.watch import flags, snapshot
 
 FAST = OptimizerOptions(backbone_lr=2e-3, lr=1e-2, warmup=0.0, schedule="constant")
 
@@ -85,7 +85,7 @@ def test_a_run_leaves_the_model_as_it_found_it_but_for_the_weights(tmp_path):
     new = weights(extractor)
     moved = {name for name in old if not torch.equal(old[name], new[name])}
     assert not any(name.startswith(("labels", "backbone.transformer.embeddings")) for name in moved)
-    assert not any("encoder.layer.0" in name or "layers.0." in name and "backbone" in name for name in moved)
+    assert not any("encoder.layer.0" in name or ("layers.0." in name and "backbone" in name) for name in moved)
     assert any(name.startswith("spans") for name in moved)
 
 
