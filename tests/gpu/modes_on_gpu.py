@@ -9,6 +9,7 @@ exit code is 1 if an expectation fails.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import sys
@@ -169,10 +170,8 @@ def grid() -> Result:
         model._logits = fails if broken else inside
         with torch.autocast(DEVICE, torch.bfloat16, enabled=cast):
             before = snapshot(extractor)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 call()
-            except KeyboardInterrupt:
-                pass
             wrong += snapshot(extractor) != before
         cases += 1
     return wrong == 0 and cases >= 1000, f"{cases} cases, {wrong} violations"

@@ -47,7 +47,7 @@ def by_hand(
     seed: int = 0,
     device: str = "cpu",
 ) -> list[float]:
-    """A plain PyTorch loop: forward, loss, backward, step. `between` runs before each step, `before` and `after` once."""
+    """A plain PyTorch loop. `between` runs before each step, `before` and `after` once."""
     torch.manual_seed(seed)
     model = extractor.model
     batch, targets = training_batch(extractor)

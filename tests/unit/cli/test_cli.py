@@ -172,7 +172,7 @@ def test_mistakes_are_one_sentence_and_an_exit_code(run, place, arguments, code,
 
 def test_unknown_keys_of_a_file_name_the_file(run, place, tmp_path):
     (tmp_path / "x.toml").write_text("[trainin]\nepochs = 1\n")
-    code, _, err = run("train", "--model", "m", "--train", "x", "--output", "o", "--config", tmp_path / "x.toml")
+    _code, _, err = run("train", "--model", "m", "--train", "x", "--output", "o", "--config", tmp_path / "x.toml")
     assert "x.toml: `trainin` is not a key of TrainConfig. Did you mean `training`?" in err
 
 

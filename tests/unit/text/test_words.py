@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ def test_the_script_aware_rule(text, words):
 def test_words_stand_where_they_say_and_leave_out_nothing_visible(name, text):
     words = splitter(name)(text)
     assert all(text[word.start : word.end] == word.text for word in words)
-    assert all(one.end <= other.start for one, other in zip(words, words[1:], strict=False))
+    assert all(one.end <= other.start for one, other in itertools.pairwise(words))
     between = "".join(
         text[one:other]
         for one, other in zip([0, *(w.end for w in words)], [*(w.start for w in words), len(text)], strict=True)
