@@ -130,8 +130,7 @@ def draw_curve(output: Path) -> Path | None:
             fontsize=9,
             color="#c0504d",
         )
-        handles = [*losses.get_legend_handles_labels()[0], *scores.get_legend_handles_labels()[0]]
-        losses.legend(handles=handles, loc="center right", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(output / CURVE_FILE, dpi=120)
     return output / CURVE_FILE
 
