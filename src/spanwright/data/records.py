@@ -127,11 +127,9 @@ class _Reader:
             shown = _shown([first, last])
             return note.span("wrong-type", where, f"`{where}` must have whole numbers for words, but has {shown}.")
         end = last if self._exclusive_ends else last + 1
-        remedy = (
-            ""
-            if self._exclusive_ends or last != length
-            else " Are the ends exclusive? Then `spanwright convert --exclusive-ends` mends them."
-        )
+        remedy = ""
+        if last == length and not self._exclusive_ends:
+            remedy = " Are the ends exclusive? Then `spanwright convert --exclusive-ends` mends them."
         if first < 0 or last < 0:
             return note.span("negative", where, f"`{where}` must not be negative, but is [{first}, {last}].")
         if end <= first:
