@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from spanwright.entities import Span
-
-# what two spans that overlap may have in common, best first
-_KINDS: Mapping[str, Callable[[Span, Span], bool]] = {
-    "label": lambda gold, wrong: (gold.start, gold.end) == (wrong.start, wrong.end),
-    "boundary": lambda gold, wrong: gold.label == wrong.label,
-    "boundary_and_label": lambda gold, wrong: True,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +79,6 @@ class Report:
         """Mean F1 of the labels that occur in gold."""
         return self._mean([counts.f1 for counts in self._occurring()])
 
-    def __str__(self) -> str:
-        rows = [(label, c.precision, c.recall, c.f1, f"{c.num_gold:8,}") for label, c in self.per_label.items()]
-        rows.append(("micro", self.micro.precision, self.micro.recall, self.micro.f1, f"{self.micro.num_gold:8,}"))
-        rows.append(("macro", self.macro_precision, self.macro_recall, self.macro_f1, ""))
-        width = max(len(name) for name, *_ in rows)
-        lines = [f"{'':{width}} precision  recall      F1    gold"]
-        lines += [f"{name:{width}} {p:9.1%} {r:7.1%} {f:7.1%}{gold}".rstrip() for name, p, r, f, gold in rows]
-        kinds = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in asdict(self.errors).items())
-        return "\n".join([*lines, f"errors: {kinds}"])
-
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
         return {
@@ -119,7 +102,7 @@ def score(
 ) -> Report:
     """Count predictions against gold, example by example; a span given twice counts once.
 
-    `labels` come first in the report, in their order; after them whatever else occurs, sorted. All of it counts.
+    `labels` lists the labels of the report in order; by default those that occur, sorted.
 
     Raises:
         ValueError: there are not as many examples on both sides.
@@ -145,27 +128,26 @@ def score(
 def _errors(missed: set[Span], wrong: set[Span]) -> Counter[str]:
     """The kinds of error of one example. Pairs are made best kind first, then from left to right."""
     errors: Counter[str] = Counter()
-    at: defaultdict[int, set[Span]] = defaultdict(set)  # word -> missed spans over it that nobody meant yet
-    for span in missed:
-        for word in range(span.start, span.end):
-            at[word].add(span)
-    over = sorted(wrong, key=_place)
-    for kind, belong in _KINDS.items():
-        rest = []
-        for prediction in over:
-            overlapping = set[Span]().union(*(at.get(word, ()) for word in range(prediction.start, prediction.end)))
-            meant = min((span for span in overlapping if belong(span, prediction)), key=_place, default=None)
-            if meant is None:
-                rest.append(prediction)
-                continue
-            errors[kind] += 1
-            for word in range(meant.start, meant.end):
-                at[word].remove(meant)
-        over = rest
-    errors["missing"] = len(missed) - errors.total()
-    errors["spurious"] = len(over)
-    return errors
+    left, over = sorted(missed, key=_place), sorted(wrong, key=_place)
+    for kind, belong in (
+        ("label", lambda g, p: (g.start, g.end) == (p.start, p.end)),
+        ("boundary", lambda g, p: g.label == p.label and _overlap(g, p)),
+        ("boundary_and_label", _overlap),
+    ):
+        for prediction in list(over):
+            meant = next((span for span in left if belong(span, prediction)), None)
+            if meant is not None:
+                errors[kind] += 1
+                left.remove(meant)
+                over.remove(prediction)
+    errors["missing"] += len(left)
+    errors["spurious"] += len(over)
+    return +errors
 
 
 def _place(span: Span) -> tuple[int, int, str]:
     return span.start, span.end, span.label
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.start < other.end and other.start < one.end

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from spanwright.errors import require
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -25,14 +23,8 @@ def plan_windows(costs: Sequence[int], *, max_words: int, max_cost: int | None, 
     The own parts partition all words. Neighbours share up to `overlap` words, cut in their middle: a span that starts
     in a window's own part and is at most `overlap // 2` words wide lies wholly in that window. Where words are so
     costly that a window has no room for the overlap, it shrinks; a word that alone costs too much has a window to
-    itself. No words, no windows. Takes time linear in the words.
-
-    Raises:
-        ConfigError: `max_words` is below 1, or `overlap` is negative or leaves a window nothing new to read.
-
+    itself. No words, no windows.
     """
-    require(max_words >= 1, "max_words", "be at least 1", max_words)
-    require(0 <= overlap < max_words, "overlap", f"be 0 or more and below the {max_words} words of a window", overlap)
     bounds = _bounds(costs, max_words, max_cost, overlap)
     windows = []
     own_start = 0
