@@ -123,8 +123,9 @@ class Keeper:
 
     def deviating(self) -> list[str]:
         """Names of the modules that are not as planned, or will not be when the shared scopes of others have ended."""
-        resting = {id(m): flag for m, flag in self._saved or []} if self._shares else {}
-        wrong = {id(m) for m, flag in planned_flags(self.root) if resting.get(id(m), m.training) != flag}
+        with self._turn:  # another thread's scope must not open or end between the two looks
+            resting = {id(m): flag for m, flag in self._saved or []} if self._shares else {}
+            wrong = {id(m) for m, flag in planned_flags(self.root) if resting.get(id(m), m.training) != flag}
         return [name or "(the model itself)" for name, module in self.root.named_modules() if id(module) in wrong]
 
     def require_plan(self, when: str) -> None:
