@@ -38,4 +38,4 @@ def _thresholds(labels: Sequence[Sequence[str]], values: Tensor, options: Decode
         [options.threshold_of(label) for label in names] + [DEFAULT_THRESHOLD] * (columns - len(names))
         for names in labels
     ]
-    return torch.tensor(table, device=values.device)[:, None, None, :]
+    return torch.tensor(table, device=values.device).reshape(len(labels), 1, 1, columns)

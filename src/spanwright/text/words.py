@@ -21,20 +21,24 @@ _UNSPACED_RANGES = (
     "\u0e00-\u0e7f"  # Thai
     "\u0e80-\u0eff"  # Lao
     "\u0f00-\u0fff"  # Tibetan
-    "\u1000-\u109f"  # Myanmar
+    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
     "\u1780-\u17ff"  # Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese kana and iteration marks
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"  # Japanese kana and iteration marks
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
 )
+_SPACED = rf"[^\W{_UNSPACED_RANGES}]"
+_MAILBOX = rf"(?:{_SPACED}|[.+-])"
 _SCRIPT_AWARE = re.compile(
-    r"[\w.+-]+@\w+(?:[.-]\w+)+"  # e-mail addresses
+    # each alternative begins only where the run that it would read begins: no character is tried twice
+    rf"(?<!{_SPACED})(?<![.+-]){_MAILBOX}+@{_SPACED}+(?:[.-]{_SPACED}+)+"  # e-mail addresses
     rf"|[{_UNSPACED_RANGES}]"
-    r"|(?<![\w.])[-+]?\d+(?:[.,]\d+)+(?!\w)"  # 1.1  1,000.5  -3.2
-    r"|(?<!\w)[-+]\d+\b"  # -3
-    rf"|[^\W{_UNSPACED_RANGES}]+(?:[-_][^\W{_UNSPACED_RANGES}]+)*"
+    rf"|(?<!{_SPACED})(?<!\.)[-+]?\d+(?:[.,]\d+)+(?!{_SPACED})"  # 1.1  1,000.5  -3.2
+    rf"|(?<!{_SPACED})[-+]\d+(?!{_SPACED})"  # -3
+    rf"|{_SPACED}+(?:[-_]{_SPACED}+)*"
     r"|\S"
 )
-_SPACED_LETTER = re.compile(rf"[^\W{_UNSPACED_RANGES}]")
+_SPACED_LETTER = re.compile(_SPACED)
+_JOINED = frozenset("\u200c\u200d\u0e33\u0eb3\uff9e\uff9f")  # joiners, the vowel AM, halfwidth voicing marks
 
 
 def splitter(name: Splitter | str) -> Split:
@@ -86,4 +90,4 @@ def _with_marks(text: str) -> Iterator[Word]:
 
 
 def _is_mark(char: str) -> bool:
-    return unicodedata.category(char) in ("Mn", "Mc", "Me") or char == "\u200d"
+    return char in _JOINED or unicodedata.category(char) in ("Mn", "Mc", "Me")

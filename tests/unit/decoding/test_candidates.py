@@ -1,9 +1,13 @@
 import math
 
+import pytest
 import torch
+from hypothesis import given as given_that
+from hypothesis import strategies as st
 
 from spanwright.config import DecodeOptions
-from spanwright.decoding import candidates
+from spanwright.decoding import candidates, resolve
+from spanwright.entities import ScoredSpan
 from spanwright.tensors import SpanScores
 
 
@@ -51,3 +55,43 @@ def test_a_threshold_for_each_label():
     given = scores({(0, 0, 0, 0): 0.6, (0, 1, 0, 1): 0.6, (1, 0, 0, 0): 0.6})
     found = candidates(given, NAMES, DecodeOptions(threshold={"person": 0.7, "country": 0.1}))
     assert [[span.label for span in row] for row in found] == [["city"], ["country"]]  # city: 0.5 by default
+
+
+def test_no_rows_and_no_labels_give_nothing():
+    none = SpanScores(torch.zeros(0, 3, 2, 2), torch.ones(0, 3, dtype=torch.bool), torch.ones(0, 2, dtype=torch.bool))
+    bare = SpanScores(torch.zeros(1, 3, 2, 0), torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 0, dtype=torch.bool))
+    for threshold in (0.1, {"person": 0.1}):
+        assert candidates(none, [], DecodeOptions(threshold=threshold)) == []
+        assert candidates(bare, [()], DecodeOptions(threshold=threshold)) == [[]]
+
+
+def test_scores_are_those_of_float32_to_the_bit():
+    given = scores({(0, 0, 0, 0): 0.7})
+    half = SpanScores(given.logits.bfloat16().requires_grad_(), given.word_mask, given.label_mask)
+    (found,), _ = candidates(half, NAMES, DecodeOptions())
+    assert found.score == torch.sigmoid(half.logits[0, 0, 0, 0].detach().float()).item()
+
+
+@given_that(
+    seed=st.integers(0, 10**6),
+    rows=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=3),
+    threshold=st.one_of(st.sampled_from([0.0, 0.5, 0.9]), st.dictionaries(st.sampled_from("ABC"), st.floats(0, 1))),
+)
+def test_equals_asking_every_cell(seed, rows, threshold):
+    options = DecodeOptions(threshold=threshold)
+    logits = torch.randn(len(rows), 4, 3, 3, generator=torch.Generator().manual_seed(seed))
+    words, columns = (torch.tensor(counts) for counts in zip(*rows, strict=True))
+    masks = torch.arange(4)[None] < words[:, None], torch.arange(3)[None] < columns[:, None]
+    labels = ["ABC"[:number] for _, number in rows]
+    expected = [
+        [
+            ScoredSpan(start, start + width, label, value)
+            for start in range(number)
+            for width in range(1, min(3, number - start) + 1)
+            for column, label in enumerate(labels[row])
+            for value in [torch.sigmoid(logits)[row, start, width - 1, column].item()]
+            if value > torch.tensor(options.threshold_of(label)).item()  # a threshold is a float32, too
+        ]
+        for row, (number, _) in enumerate(rows)
+    ]
+    assert candidates(SpanScores(logits, *masks), labels, options) == expected

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,34 @@ def test_labels_that_never_occur_are_listed_but_not_averaged():
     report = score([[Span(0, 1, A)]], [[Span(0, 1, A)]], [B, A])
     assert list(report.per_label) == [B, A]
     assert report.macro_f1 == 1.0
+
+
+def test_macro_is_the_mean_of_the_labels_that_occur_in_gold():
+    report = score([[Span(0, 1, A), Span(2, 3, B)]], [[Span(0, 1, A), Span(4, 5, "C")]])
+    assert (report.macro_precision, report.macro_recall, report.macro_f1) == (0.5, 0.5, 0.5)
+    assert report.per_label["C"] == Counts(0, 1, 0)
+
+
+def test_a_span_given_twice_counts_once():
+    assert score([[Span(0, 1, A)] * 2], [[Span(0, 1, A)] * 3]).micro == Counts(1, 1, 1)
+
+
+def test_the_better_kind_of_pair_is_made_first_and_then_the_left_one():
+    gold = [[Span(0, 2, A), Span(2, 4, A), Span(5, 6, B)]]
+    found = [[Span(1, 3, A), Span(1, 3, B), Span(5, 6, A)]]
+    # (1, 3, A) meant the left of the two A that it overlaps, (1, 3, B) the one left over
+    assert score(gold, found).errors == ErrorCounts(label=1, boundary=1, boundary_and_label=1)
+
+
+def test_a_report_as_a_dictionary_is_json():
+    value = score([[Span(0, 1, A), Span(3, 4, A)]], [[Span(0, 1, A), Span(8, 9, B)]]).to_dict()
+    assert json.loads(json.dumps(value)) == value
+    half = {"true_positives": 1, "num_predicted": 2, "num_gold": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    assert value["micro"] == half
+    assert value["macro"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)}
+    assert value["errors"] == {"label": 0, "boundary": 0, "boundary_and_label": 0, "missing": 1, "spurious": 1}
+    assert list(value["per_label"]) == [A, B]
+    assert value["num_examples"] == 1
 
 
 def test_both_sides_must_have_as_many_examples():
@@ -91,4 +121,38 @@ def test_agrees_with_nervaluate_strict(examples):
     assert strict.recall == pytest.approx(report.micro.recall)
     assert strict.f1 == pytest.approx(report.micro.f1)
     for label in labels:
-        assert theirs["entities"][label]["strict"].correct == report.per_label[label].true_positives
+        strict, own = theirs["entities"][label]["strict"], report.per_label[label]
+        assert (strict.correct, strict.actual, strict.possible) == (own.true_positives, own.num_predicted, own.num_gold)
+        assert (strict.precision, strict.recall, strict.f1) == pytest.approx((own.precision, own.recall, own.f1))
+
+
+def overlap(one, other):
+    return max(one.start, other.start) < min(one.end, other.end)
+
+
+def pairs_by_hand(gold, found):
+    """The kinds of error, asking every pair of spans."""
+    missed, wrong = sorted(set(gold) - set(found), key=place), sorted(set(found) - set(gold), key=place)
+    counts = []
+    for belong in (
+        lambda g, p: (g.start, g.end) == (p.start, p.end),
+        lambda g, p: overlap(g, p) and g.label == p.label,
+        overlap,
+    ):
+        counts.append(0)
+        for prediction in list(wrong):
+            meant = [span for span in missed if belong(span, prediction)]
+            if meant:
+                counts[-1] += 1
+                missed.remove(meant[0])
+                wrong.remove(prediction)
+    return ErrorCounts(*counts, missing=len(missed), spurious=len(wrong))
+
+
+def place(span):
+    return span.start, span.end, span.label
+
+
+@given(any_spans, any_spans)
+def test_kinds_of_error_equal_asking_every_pair(gold, found):
+    assert score([gold], [found]).errors == pairs_by_hand(gold, found)
