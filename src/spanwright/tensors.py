@@ -1,4 +1,4 @@
-"""The tensors that cross the stages: words -> `EncodedBatch` -> `SpanScores` -> spans, or -> `LossSum` with `Targets`.
+"""The tensors that cross the stages: words -> `EncodedBatch` -> `Scores` -> spans, or -> `LossSum` with `Targets`.
 
 Letters: B examples, S subtokens, L words, K widths, C labels. A mask is True where real. Each class checks at birth
 what it alone can know, and moves as a whole with `to`.
@@ -21,20 +21,44 @@ class _Movable:
     def to(self: Moved, device: torch.device | str) -> Moved:
         """The same values on `device`."""
         moved = {
-            field.name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            field.name: _moved(value, device)
             for field in fields(self)  # type: ignore[arg-type]
             for value in [getattr(self, field.name)]
         }
         return type(self)(**moved)
 
 
+def _moved(value: object, device: torch.device | str) -> object:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return value.to(device) if isinstance(value, _Movable) else value
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTexts(_Movable):
+    """Labels that are read by themselves (bi-encoder): input_ids, attention_mask (N, T)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates(_Movable):
+    """Spans that a second head scores: bounds (B, N, 2), each its first and its last word; mask (B, N)."""
+
+    bounds: Tensor
+    mask: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedBatch(_Movable):
     """What the network reads.
 
-    input_ids, attention_mask (B, S) · label_positions, label_mask (B, C): the subtoken that stands for each label ·
-    word_starts, word_ends, word_mask (B, L): the subtokens `[start, end)` of each word · word_counts: words of each
-    row, on the host, so that packing needs no copy back from the device.
+    input_ids, attention_mask (B, S) · label_positions, label_mask (B, C): where each label's vector is: at this
+    subtoken of the row or, in a bi-encoder, at this row of `labels` · word_starts, word_ends, word_mask (B, L): the
+    subtokens `[start, end)` of each word · word_counts: words of each row, on the host, so that packing needs no copy
+    back from the device · labels: of a bi-encoder, the texts of the distinct labels, or their vectors (N, D) ·
+    candidates: in training, the spans that a span head scores; without, it finds its own.
     """
 
     input_ids: Tensor
@@ -45,6 +69,8 @@ class EncodedBatch(_Movable):
     word_ends: Tensor
     word_mask: Tensor
     word_counts: tuple[int, ...]
+    labels: LabelTexts | Tensor | None = None
+    candidates: Candidates | None = None
 
     def __post_init__(self) -> None:
         rows = self.input_ids.shape[0]
@@ -77,13 +103,54 @@ class SpanScores(_Movable):
         """(B, L, K, C) True where both the span and the label are real."""
         return self.span_mask().unsqueeze(-1) & self.label_mask[:, None, None, :]
 
+    def cells(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What a loss is computed of: logits, and which of them are real."""
+        return ((self.logits, self.cell_mask()),)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores(_Movable):
+    """What the token network gives: logits (B, L, C, 3) of start, end, inside; word_mask (B, L); label_mask (B, C).
+
+    candidates, head_logits (B, N, C): of a model with a span head, the spans that it scored.
+    """
+
+    logits: Tensor
+    word_mask: Tensor
+    label_mask: Tensor
+    candidates: Candidates | None = None
+    head_logits: Tensor | None = None
+
+    def cell_mask(self) -> Tensor:
+        """(B, L, C, 1) True where both the word and the label are real."""
+        return (self.word_mask.unsqueeze(-1) & self.label_mask.unsqueeze(1)).unsqueeze(-1)
+
+    def cells(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What a loss is computed of: logits, and which of them are real."""
+        tokens = (self.logits, self.cell_mask())
+        if self.candidates is None or self.head_logits is None:
+            return (tokens,)
+        return tokens, (self.head_logits, self.candidates.mask.unsqueeze(-1) & self.label_mask.unsqueeze(1))
+
+
+Scores = SpanScores | TokenScores
+
 
 @dataclass(frozen=True, slots=True)
 class Targets(_Movable):
-    """Gold cells: `values` (B, L, K, C) in {0, 1}; `num_cells`, the real cells among them, known on the host."""
+    """Gold cells in {0, 1}, of the shapes of the logits: `values` (B, L, K, C), or (B, L, C, 3) of a token model.
+
+    num_cells: the real cells among them, known on the host (of a token model, pairs of words and labels).
+    head_values (B, N, C): those of the span head's candidates.
+    """
 
     values: Tensor
     num_cells: int
+    head_values: Tensor | None = None
+
+    def cells(self) -> tuple[Tensor, ...]:
+        """One for each of the scores' `cells`."""
+        return (self.values,) if self.head_values is None else (self.values, self.head_values)
 
 
 @dataclass(frozen=True, slots=True)

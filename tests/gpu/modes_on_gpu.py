@@ -140,9 +140,9 @@ def grid() -> Result:
     extractor = on_device(dropout=0.3)
     model = extractor.model
     batch = extractor.encoder.encode([Row(tuple(SENTENCES[5].split()), LABELS)]).to(DEVICE)
-    inside = model._logits
+    inside = model._scores
 
-    def fails(_):
+    def fails(*_):
         raise KeyboardInterrupt
 
     def scoped(scope: Callable) -> Callable[[], object]:
@@ -167,7 +167,7 @@ def grid() -> Result:
         names = [name for name, _ in model.named_modules()]
         flags = {n: owner[max((p for p in parts if p in ("", n) or n.startswith(p + ".")), key=len)] for n in names}
         set_flags(model, flags)
-        model._logits = fails if broken else inside
+        model._scores = fails if broken else inside
         with torch.autocast(DEVICE, torch.bfloat16, enabled=cast):
             before = snapshot(extractor)
             with contextlib.suppress(KeyboardInterrupt):

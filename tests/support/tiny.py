@@ -106,6 +106,13 @@ def _trained(family: str) -> str:
 
 def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     """A tokenizer with the markers that published models add."""
+    tokenizer = plain_tokenizer(family)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[FLERT]", "<<ENT>>", "<<SEP>>"]})
+    return tokenizer
+
+
+def plain_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
+    """A tokenizer as an encoder comes with."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained(family)),
         pad_token="[PAD]",
@@ -115,7 +122,6 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
         mask_token="[MASK]",
         model_max_length=512,
     )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[FLERT]", "<<ENT>>", "<<SEP>>"]})
     return tokenizer
 
 
@@ -133,13 +139,23 @@ def tiny_config(family: str = "bert", **changes: Any) -> ModelConfig:
     return replace(config, **changes)
 
 
+def bi_encoder(label_family: str = "bert", **changes: Any) -> dict[str, Any]:
+    """Changes to `tiny_config` that make it a bi-encoder whose labels are read by a transformer of `label_family`."""
+    size = len(plain_tokenizer(label_family))
+    config = {"model_type": label_family, "vocab_size": size, **_SIZES[label_family]}
+    return {"label_backbone": f"tiny-{label_family}", "label_backbone_config": config, **changes}
+
+
 def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **changes: Any) -> Package:
     """A random package. `scale` widens the weights, so that scores spread over (0, 1) and decoding has work."""
     model = build(tiny_config(family, **changes), seed=seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:  # pretrained weights are far wider than the 0.02 that transformers are drawn with
-            drawn_small = name.startswith("backbone.transformer") and "t5" not in family
+            drawn_small = ".transformer" in name and "t5" not in family
             parameter.data.mul_(6.0 if drawn_small else scale if "transformer" not in name else 1.0)
+    if model.config.is_bi_encoder:
+        label_family = model.config.label_backbone_config["model_type"]
+        return pack(model, tiny_tokenizer(family), plain_tokenizer(label_family))
     return pack(model, tiny_tokenizer(family))
 
 

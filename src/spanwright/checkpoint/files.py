@@ -33,8 +33,11 @@ def staged_folder(target: Path) -> Iterator[Path]:
         _settle(staging)
         if target.exists():
             target.mkdir(exist_ok=True)
-            for path in sorted(staging.iterdir(), key=lambda path: path.name == "gliner_config.json"):
-                os.replace(path, target / path.name)
+            for path in sorted(staging.rglob("*"), key=lambda path: path == staging / "gliner_config.json"):
+                if path.is_dir():
+                    (target / path.relative_to(staging)).mkdir(exist_ok=True)
+                else:
+                    os.replace(path, target / path.relative_to(staging))
         else:
             os.replace(staging, target)
         sync(target)

@@ -8,9 +8,8 @@ from pathlib import Path
 from spanwright.errors import CheckpointError
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z")
-_PATTERNS = [
+_SMALL = [
     "gliner_config.json",
-    "model.safetensors",
     "config.json",
     "tokenizer*",
     "special_tokens_map.json",
@@ -18,14 +17,18 @@ _PATTERNS = [
     "vocab*",
     "merges.txt",
     "*.model",
+    "labels_tokenizer/*",
+    "README.md",
 ]
+_WEIGHTS = (["model.safetensors"], ["model.safetensors.index.json", "model-*.safetensors"], ["pytorch_model*"])
 
 
-def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
+def local_folder(name: str | Path, *, revision: str | None = None, variant: str | None = None) -> Path:
     """The folder of a model: `name` itself if it is one (then nothing is ever asked of a network), else its download.
 
     A name such as ``urchade/gliner_small-v2.1`` is looked up on the Hugging Face hub: only the files that are needed,
-    at `revision` if given, from the local cache where they are there.
+    at `revision` if given, from the local cache where they are there. Weights are those of `variant` ("fp16", "bf16")
+    if given, else safetensors, else a pickle.
 
     Raises:
         CheckpointError: there is no such folder, and no such model on the hub or no way to it.
@@ -41,10 +44,13 @@ def local_folder(name: str | Path, *, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    kinds = ([f"model.{variant}.safetensors"],) if variant else _WEIGHTS
     try:
-        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=_PATTERNS))
-        if not any((folder / file).exists() for file in ("model.safetensors", "pytorch_model.bin")):
-            folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=["pytorch_model.bin"]))
+        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=_SMALL))
+        for patterns in kinds:
+            folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+            if any(found for pattern in patterns for found in folder.glob(pattern)):
+                break
         return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,23 +17,32 @@ from transformers.utils import logging as transformers_logging
 from spanwright import modes
 from spanwright.checkpoint import published
 from spanwright.checkpoint.files import staged_folder
-from spanwright.checkpoint.weights import load_into, read_weights, write_weights
+from spanwright.checkpoint.weights import load_into, read_weights, require_content, write_weights
 from spanwright.config import ModelConfig, NewModelOptions
 from spanwright.encoding import BatchEncoder, Subtokens
 from spanwright.errors import CheckpointError
 from spanwright.model.backbone import ENCODER_HALVES, Backbone
 from spanwright.model.gliner import GLiNER, build, drawn_from
+from spanwright.model.projection import Projection
+from spanwright.model.spans import MarkerSpans, QuerySpans
 
+_RARE = 4.6  # minus the logit of 1 %
+LABEL_TOKENIZER = "labels_tokenizer"
 _FILLER_TOKEN = "[FLERT]"  # published models carry this token before their two markers, without a use for it
 
 
 @dataclass(frozen=True)
 class Package:
-    """A network, the encoder that feeds it, and the tokenizer that is saved with it."""
+    """A network, the encoder that feeds it, and the tokenizers that are saved with it.
+
+    `unused` names tensors of the file that published models of this kind carry and never run.
+    """
 
     model: GLiNER
     encoder: BatchEncoder
     tokenizer: PreTrainedTokenizerBase
+    label_tokenizer: PreTrainedTokenizerBase | None = None
+    unused: tuple[str, ...] = ()
 
 
 def is_package(folder: Path) -> bool:
@@ -41,7 +50,7 @@ def is_package(folder: Path) -> bool:
     return (folder / published.CONFIG_FILE).is_file()
 
 
-def load_package(folder: Path) -> Package:
+def load_package(folder: Path, *, variant: str | None = None) -> Package:
     """The package in a folder, on the CPU, in float32, in evaluation mode and untold.
 
     Nothing is run that the folder contains, nothing is asked of a network, and the global random state stays.
@@ -50,15 +59,22 @@ def load_package(folder: Path) -> Package:
         CheckpointError: a file is absent or damaged, the architecture is another, or weights are missing or unexpected.
 
     """
-    config = published.config_from_published(_read_json(folder / published.CONFIG_FILE), str(folder))
-    state = read_weights(folder)
+    values = _read_json(folder / published.CONFIG_FILE)
+    config = published.config_from_published(values, str(folder))
+    state = read_weights(folder, variant=variant)
     with _quiet_transformers():
-        tokenizer = _load_tokenizer(folder, config)
+        tokenizer = _load_tokenizer(folder, config.backbone)
+        label_tokenizer = None
+        if config.label_backbone is not None:
+            label_tokenizer = _load_tokenizer(folder / LABEL_TOKENIZER, config.label_backbone)
         config = _completed(config, tokenizer, folder)
-        _require_lstm(config, state, folder)
+        if not config.is_bi_encoder:
+            if not {"num_rnn_layers", "has_rnn"} & values.keys():  # the oldest configurations say nothing of it
+                config = replace(config, num_rnn_layers=published.rnn_layers_in(state))
+            _require_lstm(config, state, folder)
         model = build(config)
-    load_into(model, state, folder)
-    return pack(model.float(), tokenizer)
+    unused = load_into(model, state, folder)
+    return replace(pack(model.float(), tokenizer, label_tokenizer), unused=unused)
 
 
 def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package:
@@ -92,7 +108,7 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
             vocab_size=len(tokenizer),
             entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token),
         )
-        model = GLiNER(config, Backbone(transformer, config.hidden_size))
+        model = GLiNER(config, Backbone(transformer, config.hidden_size, fuse_layers=config.fuse_layers))
         draw_head(model)
     return pack(model, tokenizer)
 
@@ -107,28 +123,39 @@ def save_package(package: Package, folder: Path) -> None:
     with modes.inference(package.model), staged_folder(folder) as staging:
         write_weights(package.model, staging)
         package.tokenizer.save_pretrained(staging)
+        if package.label_tokenizer is not None:
+            package.label_tokenizer.save_pretrained(staging / LABEL_TOKENIZER)
         config = published.config_to_published(package.model.config)
         (staging / published.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def pack(model: GLiNER, tokenizer: PreTrainedTokenizerBase) -> Package:
-    """A package of a model and the tokenizer that knows its markers."""
-    subtokens = Subtokens(
-        tokenizer.backend_tokenizer, pad_id=tokenizer.pad_token_id or 0, unknown_id=tokenizer.unk_token_id
+def pack(
+    model: GLiNER, tokenizer: PreTrainedTokenizerBase, label_tokenizer: PreTrainedTokenizerBase | None = None
+) -> Package:
+    """A package of a model and the tokenizer that knows its markers; of a bi-encoder, and the labels' tokenizer."""
+    subtokens, *of_labels = [
+        Subtokens(each.backend_tokenizer, pad_id=each.pad_token_id or 0, unknown_id=each.unk_token_id)
+        for each in (tokenizer, label_tokenizer)
+        if each is not None
+    ]
+    encoder = BatchEncoder(
+        subtokens,
+        model.config,
+        max_positions=model.backbone.max_positions(),
+        label_subtokens=of_labels[0] if of_labels else None,
     )
-    encoder = BatchEncoder(subtokens, model.config, max_positions=model.backbone.max_positions())
-    return Package(model, encoder, tokenizer)
+    return Package(model, encoder, tokenizer, label_tokenizer)
 
 
-def _load_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
-    source: str | Path = folder if (folder / "tokenizer_config.json").is_file() else config.backbone
+def _load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    source: str | Path = folder if (folder / "tokenizer_config.json").is_file() else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{folder} must hold its tokenizer, but none can be read from {source}: {reason}. "
-            f"Copy the files of {config.backbone}'s tokenizer into it."
+            f"Copy the files of {name}'s tokenizer into it."
         ) from None
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise CheckpointError(f"{folder} must hold a tokenizer that `tokenizers` can run, but holds {type(tokenizer)}.")
@@ -138,14 +165,12 @@ def _load_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBas
 def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> ModelConfig:
     """`config` with what older checkpoints leave to the reader: the backbone's configuration, markers, their ids."""
     if not config.backbone_config:
-        try:
-            found = AutoConfig.from_pretrained(config.backbone, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder} must say what its encoder is, but `encoder_config` is empty and {config.backbone} is not on "
-                f"this machine ({str(error).splitlines()[0]}). Download that encoder once, with its configuration."
-            ) from None
-        config = replace(config, backbone_config=found.to_dict())
+        config = replace(config, backbone_config=_known_config(config.backbone, "encoder_config", folder))
+    if config.label_backbone is not None:  # the text's vocabulary has no markers there
+        if not config.label_backbone_config:
+            found = _known_config(config.label_backbone, "labels_encoder_config", folder)
+            config = replace(config, label_backbone_config=found)
+        return config
     if config.entity_token_id < 0:
         markers = [_FILLER_TOKEN, config.entity_token, config.separator_token]
         tokenizer.add_special_tokens({"additional_special_tokens": markers})
@@ -156,6 +181,17 @@ def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: 
             f"{folder}: `class_token_index` must lie within the vocabulary of {size}, but is {config.entity_token_id}."
         )
     return replace(config, vocab_size=size, backbone_config={**config.backbone_config, "vocab_size": size})
+
+
+def _known_config(name: str, key: str, folder: Path) -> dict[str, Any]:
+    try:
+        config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} must say what its encoder is, but `{key}` is empty and {name} is not on "
+            f"this machine ({str(error).splitlines()[0]}). Download that encoder once, with its configuration."
+        ) from None
+    return _without_paths(config.to_dict())
 
 
 def _require_lstm(config: ModelConfig, state: dict[str, Any], folder: Path) -> None:
@@ -186,7 +222,7 @@ def draw_head(model: GLiNER) -> None:
     every logit down (the prior of Lin et al., 2017, section 4.1; a logit is a product of two vectors here, so each
     carries a root of it). Figures: docs/log.md.
     """
-    for block in (model.labels, model.spans.project_start, model.spans.project_end, model.spans.out_project):
+    for block in (module for module in model.modules() if isinstance(module, Projection)):
         nn.init.kaiming_normal_(block.first.weight, nonlinearity="relu")
         nn.init.zeros_(block.first.bias)
         nn.init.xavier_normal_(block.last.weight)
@@ -197,10 +233,15 @@ def draw_head(model: GLiNER) -> None:
             elif name.startswith("weight_hh"):
                 for gate in weight.data.chunk(4):
                     nn.init.orthogonal_(gate)
-    prior = (4.6 / model.config.hidden_size) ** 0.5
-    for head, bias in ((model.spans.out_project, prior), (model.labels, -prior)):
-        head.last.weight.data.mul_(0.5)
-        nn.init.constant_(head.last.bias, bias)
+    if model.config.span_mode == "cat":  # else the width of a span drowns its words, and every ReLU dies of it
+        nn.init.normal_(cast(QuerySpans, model.spans).query_seg, std=0.05)
+    if model.config.is_token_level:
+        nn.init.constant_(cast(nn.Linear, model.tokens.out_mlp[-1]).bias, -_RARE)
+    elif isinstance(model.spans, MarkerSpans):
+        prior = (_RARE / model.config.hidden_size) ** 0.5
+        for head, bias in ((model.spans.out_project, prior), (model.labels, -prior)):
+            head.last.weight.data.mul_(0.5)
+            nn.init.constant_(head.last.bias, bias)
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +249,8 @@ def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.is_file():
+        require_content(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -30,6 +30,13 @@ _FIELDS = {
     "entity_token_id": "class_token_index",
     "vocab_size": "vocab_size",
     "word_splitter": "words_splitter_type",
+    "span_mode": "span_mode",
+    "span_head": "represent_spans",
+    "fuse_layers": "fuse_layers",
+    "label_backbone": "labels_encoder",
+    "label_backbone_config": "labels_encoder_config",
+    "fusion": "post_fusion_schema",
+    "num_fusion_layers": "num_post_fusion_layers",
 }
 _OWN_SPLITTER = (
     "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
@@ -39,25 +46,35 @@ _PUBLISHED = {published: ours for ours, published in _FIELDS.items()}
 # our parameter prefix <-> published prefix; the LSTM's layers are one module there
 _PREFIXES = (
     ("backbone.transformer.", "token_rep_layer.bert_layer.model."),
+    ("backbone.fuser.", "token_rep_layer.bert_layer.layers_fuser."),
     ("backbone.projection.", "token_rep_layer.projection."),
+    ("label_encoder.transformer.", "token_rep_layer.labels_encoder.model."),
+    ("label_encoder.fuser.", "token_rep_layer.labels_encoder.layers_fuser."),
+    ("label_encoder.projection.", "token_rep_layer.labels_projection."),
+    ("fusion.", "cross_fuser."),
     ("labels.", "prompt_rep_layer."),
+    ("tokens.", "scorer."),
+    ("spans.conv_weight", "span_rep_layer.span_rep_layer.conv_weigth"),
     ("spans.", "span_rep_layer.span_rep_layer."),
 )
 _OUR_LSTM = re.compile(r"context\.layers\.(\d+)\.(.+)_l0((?:_reverse)?)$")
 _PUBLISHED_LSTM = re.compile(r"rnn\.lstm\.(.+)_l(\d+)((?:_reverse)?)$")
 
-# keys whose value says that a model has parts which this version does not build; value -> the plain one
-_PLAIN = {
-    "span_mode": ("markerV0", None),
-    "post_fusion_schema": ("", None),
-    "fuse_layers": (False, None),
-    "span_encoder_config": (None,),
-    "labels_encoder": (None,),
-    "labels_decoder": (None,),
-    "relations_layer": (None,),
-    "precomputed_prompts_mode": (None, False),
-    "represent_spans": (False, None),
+# keys whose value says that a model has parts which this library does not build; its name, and the plain values
+_NOT_BUILT = {
+    "labels_decoder": ("a generative label decoder", (None,)),
+    "relations_layer": ("relation extraction", (None,)),
+    "span_encoder_config": ("a context encoder before its spans", (None,)),
+    "precomputed_prompts_mode": ("precomputed prompts", (None, False)),
 }
+
+# parts that published models carry and never run: parameter prefix -> in which models
+_NEVER_USED = (
+    ("cross_fuser.", lambda config: not config.is_bi_encoder),
+    ("rnn.", lambda config: config.is_bi_encoder),
+    ("span_rep_layer.span_rep_layer.project_first.", lambda config: config.span_mode == "markerV1"),
+    ("prompt_rep_layer.", lambda config: config.is_token_level),
+)
 
 
 def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
@@ -67,7 +84,7 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
         CheckpointError: the architecture is one that this version does not build, or a value cannot be meant.
 
     """
-    _require_plain(values, place)
+    _require_built(values, place)
     ours: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for key, value in values.items():
@@ -79,7 +96,10 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
         ours["word_splitter"] = rest.pop(_OWN_SPLITTER)
     if "num_rnn_layers" not in ours and "has_rnn" in values:  # configurations before gliner 0.2.23
         ours["num_rnn_layers"] = int(bool(values["has_rnn"]))
+    if ours.get("span_mode") == "token-level":  # as gliner's documentation spells it
+        ours["span_mode"] = "token_level"
     numbers = {"hidden_size": int, "max_width": int, "max_words": int, "num_rnn_layers": int, "dropout": float}
+    numbers |= {"vocab_size": int, "entity_token_id": int, "num_fusion_layers": int, "rnn_dropout": float}
     try:
         for name, kind in numbers.items():
             if isinstance(ours.get(name), str):  # training YAMLs wrote some numbers as strings
@@ -91,10 +111,12 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
 
 def config_to_published(config: ModelConfig) -> dict[str, Any]:
     """The `gliner_config.json` of a model, as gliner reads it."""
-    written: dict[str, Any] = {"model_type": None, "name": "gliner", "span_mode": "markerV0", "fine_tune": True}
+    written: dict[str, Any] = {"model_type": None, "name": "gliner", "fine_tune": True}
     written |= dict(config.published)
     written |= {published: getattr(config, ours) for ours, published in _FIELDS.items()}
     written.pop("has_rnn", None)
+    if not config.is_bi_encoder:
+        written["labels_encoder_config"] = None
     if config.word_splitter != "whitespace":
         written |= {_FIELDS["word_splitter"]: "whitespace", _OWN_SPLITTER: config.word_splitter}
     return written
@@ -133,12 +155,17 @@ def rnn_layers_in(names: Iterable[str]) -> int:
     return max(found, default=-1) + 1
 
 
-def _require_plain(values: Mapping[str, Any], place: str) -> None:
-    for key, plain in _PLAIN.items():
+def is_never_used(name: str, config: ModelConfig) -> bool:
+    """Whether a published tensor belongs to a part that models of this configuration carry and never run."""
+    return any(name.startswith(prefix) and applies(config) for prefix, applies in _NEVER_USED)
+
+
+def _require_built(values: Mapping[str, Any], place: str) -> None:
+    if values.get("model_type") == "gliner_streaming_span":
+        raise CheckpointError(f"{place} holds a streaming model (causal), which Spanwright does not build. Use gliner.")
+    for key, (name, plain) in _NOT_BUILT.items():
         if key in values and values[key] not in plain:
             raise CheckpointError(
-                f"{place}: `{key}` must be {plain[0]!r} in this version, but is {values[key]!r}. "
-                "Spanwright builds uni-encoder span models with span mode markerV0 so far."
+                f"{place} holds a model with {name} (`{key}` is {values[key]!r}), which Spanwright does not build. "
+                "Use gliner for it."
             )
-    if values.get("model_type") == "gliner_streaming_span":
-        raise CheckpointError(f"{place}: streaming models are not supported. Use gliner for them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,44 +14,124 @@ from torch import Tensor, nn
 
 from spanwright.checkpoint import published
 from spanwright.errors import CheckpointError
+from spanwright.model import GLiNER
 
 State = dict[str, Tensor]
 
 
-def read_weights(folder: Path) -> State:
-    """The tensors of a package's weight file under their published names; tied ones under each name.
+def weight_files(folder: Path, *, variant: str | None = None) -> list[Path]:
+    """The files that hold a package's weights: of the variant asked ("fp16", "bf16"), else whole, else in shards.
+
+    Without a variant, the first kind that is there: safetensors, safetensors in shards, a pickle, pickles in shards,
+    and last a half-precision variant.
 
     Raises:
-        CheckpointError: there is no weight file, or it is damaged or of another kind.
+        CheckpointError: there are none, or the index names a shard that is absent.
 
     """
-    safe, pickled = folder / published.WEIGHTS_FILE, folder / published.PICKLED_WEIGHTS_FILE
-    if safe.is_file():
-        try:
-            with safe_open(str(safe), framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                aliases = {k: v for k, v in (file.metadata() or {}).items() if v in state and k not in state}
-        except SafetensorError as error:
-            raise CheckpointError(f"{safe} must be a safetensors file, but cannot be read as one: {error}.") from None
-        return state | {omitted: state[kept] for omitted, kept in aliases.items()}
-    if pickled.is_file():
-        try:
-            state = torch.load(pickled, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{pickled} must hold weights and nothing else, but cannot be read: {reason}"
-            ) from None
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise CheckpointError(f"{pickled} must hold a state dict of tensors, but holds something else.")
-        return state
+    if variant is not None:
+        path = folder / f"model.{variant}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(f"{folder} must hold {path.name}, but does not. Load it without `variant`.")
+        return [path]
+    for name in (published.WEIGHTS_FILE, published.PICKLED_WEIGHTS_FILE):
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder / f"{name}.index.json")
+    found = sorted(folder.glob("model.*.safetensors"))
+    if found:
+        return found[:1]
     raise CheckpointError(
         f"{folder} must hold {published.WEIGHTS_FILE} or {published.PICKLED_WEIGHTS_FILE}, but holds neither."
     )
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+def read_weights(folder: Path, *, variant: str | None = None) -> State:
+    """The tensors of a package's weight files under their published names; tied ones under each name.
+
+    Raises:
+        CheckpointError: there is no weight file, or it is damaged or of another kind.
+
+    """
+    state: State = {}
+    aliases: dict[str, str] = {}
+    for path in weight_files(folder, variant=variant):
+        _require_weights(path)
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(str(path), framework="pt") as file:
+                    state |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                    aliases |= file.metadata() or {}
+            except SafetensorError as error:
+                raise CheckpointError(
+                    f"{path} must be a safetensors file, but cannot be read as one: {error}. It may be cut short or "
+                    "damaged; fetch it again."
+                ) from None
+        else:
+            state |= _unpickled(path)
+    known = {omitted: kept for omitted, kept in aliases.items() if kept in state and omitted not in state}
+    return state | {omitted: state[kept] for omitted, kept in known.items()}
+
+
+def require_content(path: Path) -> None:
+    """Refuse what a failed download leaves in a file's place.
+
+    Raises:
+        CheckpointError: the file is empty, a web page or a Git LFS pointer.
+
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(200).lstrip().lower()
+    except OSError as error:
+        raise CheckpointError(f"{path} must be readable, but is not: {error.strerror}.") from None
+    if not head:
+        raise CheckpointError(f"{path} must have something in it, but is empty. Fetch it again.")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} must be the file itself, but is a Git LFS pointer to it. Run `git lfs pull` where it came from."
+        )
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path} must be a model's file, but is a web page (a failed download). Fetch it again.")
+
+
+def _require_weights(path: Path) -> None:
+    require_content(path)
+    if path.suffix != ".safetensors":
+        return
+    with path.open("rb") as file:
+        if file.read(4) in (b"PK\x03\x04", b"GGUF"):
+            raise CheckpointError(f"{path} must be a safetensors file, but is of another kind under that name.")
+
+
+def _shards(index: Path) -> list[Path]:
+    require_content(index)
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"{index} must map weights to files, but cannot be read as such an index.") from None
+    absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
+    if absent:
+        raise CheckpointError(f"{index} names {_listed(absent)}, which must be beside it, but is not.")
+    return [index.parent / name for name in names]
+
+
+def _unpickled(path: Path) -> State:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} must hold weights and nothing else, but cannot be read: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} must hold a state dict of tensors, but holds something else.")
+    return state
+
+
+def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> tuple[str, ...]:
     """Copy published tensors into `model`, every one and no other.
+
+    The names come back of tensors that published models of this configuration carry and never run.
 
     Raises:
         CheckpointError: a parameter is missing, unexpected or of another shape; all are named.
@@ -59,9 +140,12 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> No
     own = model.state_dict()
     renamed: State = {}
     unexpected: list[str] = []
+    unused: list[str] = []
     for name, value in state.items():
         ours = published.from_published(name)
-        if ours in own:
+        if published.is_never_used(name, model.config):
+            unused.append(name)
+        elif ours in own:
             renamed[ours] = value
         elif not published.is_harmless(name):
             unexpected.append(name)
@@ -86,6 +170,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> No
             f"Checkpoint {folder} {'; it '.join(problems)}. Its configuration describes another model."
         )
     model.load_state_dict(renamed, strict=False)
+    return tuple(unused)
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:

@@ -29,7 +29,7 @@ class Coverage:
 
 
 def training_rows(
-    examples: Sequence[Example], windows: Callable[[Example], Sequence[Window]], *, max_width: int
+    examples: Sequence[Example], windows: Callable[[Example], Sequence[Window]], *, max_width: int | None
 ) -> tuple[list[Example], Coverage]:
     """Examples that fit the model: long ones in their windows, with the spans that lie wholly in each.
 
@@ -39,7 +39,7 @@ def training_rows(
     rows: list[Example] = []
     lost: Counter[str] = Counter()
     for example in examples:
-        narrow = [span for span in example.spans if span.end - span.start <= max_width]
+        narrow = [span for span in example.spans if max_width is None or span.end - span.start <= max_width]
         lost[TOO_WIDE] += len(example.spans) - len(narrow)
         cuts = windows(example)
         reached: set[Span] = set()

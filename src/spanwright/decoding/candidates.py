@@ -9,33 +9,57 @@ from torch import Tensor
 
 from spanwright.config import DEFAULT_THRESHOLD, DecodeOptions
 from spanwright.entities import ScoredSpan
-from spanwright.tensors import SpanScores
+from spanwright.pairs import Pairs, pairs
+from spanwright.tensors import Scores, SpanScores, TokenScores
 
 
-def candidates(scores: SpanScores, labels: Sequence[Sequence[str]], options: DecodeOptions) -> list[list[ScoredSpan]]:
+def candidates(scores: Scores, labels: Sequence[Sequence[str]], options: DecodeOptions) -> list[list[ScoredSpan]]:
     """The spans of each row whose score is above the threshold of their label, strictly.
 
-    `labels[b][c]` names column c of row b. In the order of starts, then widths, then columns. Selected on the device;
-    only what is selected crosses to the host, at once.
+    `labels[b][c]` names column c of row b. In the order of starts, then ends, then columns (of a token model: starts,
+    columns, ends). Selected on the device; only what is selected crosses to the host, at once.
     """
-    found: list[list[ScoredSpan]] = [[] for _ in labels]
+    if isinstance(scores, SpanScores):
+        found = _of_spans(scores, labels, options)
+    elif scores.candidates is not None:
+        found = _of_head(scores, labels, options)
+    else:
+        found = pairs(scores, _thresholds(labels, scores.logits.shape[2], scores.logits, options))
+    named: list[list[ScoredSpan]] = [[] for _ in labels]
+    # whole numbers below 2**53 and float32 scores are exact in a double
+    values = torch.stack([found.row, found.first, found.last, found.column, found.score.double()], dim=1)
+    for row, first, last, column, score in values.tolist():
+        named[int(row)].append(ScoredSpan(int(first), int(last) + 1, labels[int(row)][int(column)], score))
+    return named
+
+
+def _of_spans(scores: SpanScores, labels: Sequence[Sequence[str]], options: DecodeOptions) -> Pairs:
     values = torch.sigmoid(scores.logits.float())
-    kept = scores.cell_mask() & (values > _thresholds(labels, values, options))
-    places = kept.nonzero()
-    selected = torch.cat([places.double(), values[kept].double().unsqueeze(1)], dim=1)  # both are exact in a double
-    for row, start, width, column, score in selected.tolist():
-        names = labels[int(row)]
-        found[int(row)].append(ScoredSpan(int(start), int(start + width) + 1, names[int(column)], score))
-    return found
+    thresholds = _thresholds(labels, values.shape[-1], values, options)
+    if isinstance(thresholds, Tensor):
+        thresholds = thresholds.unsqueeze(2)
+    kept = scores.cell_mask() & (values > thresholds)
+    row, first, width, column = kept.nonzero(as_tuple=True)
+    return Pairs(row, first, first + width, column, values[kept])
 
 
-def _thresholds(labels: Sequence[Sequence[str]], values: Tensor, options: DecodeOptions) -> Tensor | float:
-    """One threshold, or (B, 1, 1, C) of them."""
+def _of_head(scores: TokenScores, labels: Sequence[Sequence[str]], options: DecodeOptions) -> Pairs:
+    assert scores.candidates is not None
+    assert scores.head_logits is not None
+    values = torch.sigmoid(scores.head_logits.float())
+    real = scores.candidates.mask.unsqueeze(-1) & scores.label_mask.unsqueeze(1)
+    kept = real & (values > _thresholds(labels, values.shape[-1], values, options))
+    row, place, column = kept.nonzero(as_tuple=True)
+    first, last = scores.candidates.bounds[row, place].unbind(dim=-1)
+    return Pairs(row, first, last, column, values[kept])
+
+
+def _thresholds(labels: Sequence[Sequence[str]], columns: int, like: Tensor, options: DecodeOptions) -> Tensor | float:
+    """One threshold, or (B, 1, C) of them."""
     if isinstance(options.threshold, (int, float)):
         return float(options.threshold)
-    columns = values.shape[-1]
     table = [
         [options.threshold_of(label) for label in names] + [DEFAULT_THRESHOLD] * (columns - len(names))
         for names in labels
     ]
-    return torch.tensor(table, device=values.device).reshape(len(labels), 1, 1, columns)
+    return torch.tensor(table, device=like.device).reshape(len(labels), 1, columns)

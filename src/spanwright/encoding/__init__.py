@@ -1,6 +1,6 @@
 """Words and labels to tensors."""
 
-from spanwright.encoding.batch import BatchEncoder, Row, encode_targets
+from spanwright.encoding.batch import BatchEncoder, Row, encode_targets, encode_token_targets
 from spanwright.encoding.subtokens import Subtokens
 
-__all__ = ["BatchEncoder", "Row", "Subtokens", "encode_targets"]
+__all__ = ["BatchEncoder", "Row", "Subtokens", "encode_targets", "encode_token_targets"]

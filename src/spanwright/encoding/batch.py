@@ -6,8 +6,9 @@ then the words. Positions of labels and words are handed on, so the network need
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +18,7 @@ from spanwright.config import ModelConfig
 from spanwright.encoding.subtokens import Subtokens
 from spanwright.entities import Span
 from spanwright.errors import DataError
-from spanwright.tensors import EncodedBatch, Targets
+from spanwright.tensors import Candidates, EncodedBatch, LabelTexts, Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,17 @@ class Prompt:
 class BatchEncoder:
     """Rows of words and labels to tensors. Holds no model, so that loader processes can carry it."""
 
-    def __init__(self, subtokens: Subtokens, config: ModelConfig, *, max_positions: int | None) -> None:
+    def __init__(
+        self,
+        subtokens: Subtokens,
+        config: ModelConfig,
+        *,
+        max_positions: int | None,
+        label_subtokens: Subtokens | None = None,
+    ) -> None:
+        """`label_subtokens`: of a bi-encoder, what reads the labels."""
         self.subtokens = subtokens
+        self.label_subtokens = label_subtokens
         self.config = config
         self.max_positions = max_positions
         separator = subtokens.id_of(config.separator_token)
@@ -66,8 +76,36 @@ class BatchEncoder:
         """Subtokens of each word as `encode` will lay it out."""
         return [len(ids) for ids in self.subtokens.ids_or_stand_in(words)]
 
-    def encode(self, rows: Sequence[Row]) -> EncodedBatch:
-        """Rows as one padded batch.
+    def encode_labels(self, labels: Sequence[str]) -> LabelTexts:
+        """Labels as texts of their own (N, T), as a bi-encoder reads them."""
+        assert self.label_subtokens is not None
+        ids = [self.label_subtokens.text_ids(label) for label in labels]
+        padded = _Padded(len(ids), max(map(len, ids), default=1), fill=self.label_subtokens.pad_id)
+        for index, row in enumerate(ids):
+            padded.fill(index, row)
+        return LabelTexts(torch.from_numpy(padded.values), torch.from_numpy(padded.mask))
+
+    def encode_with_targets(
+        self, rows: Sequence[Row], spans: Sequence[Sequence[Span]], *, seed: str
+    ) -> tuple[EncodedBatch, Targets]:
+        """A batch and its gold cells. A span head is shown the gold spans and as many others, drawn from `seed`.
+
+        Raises:
+            DataError: as `encode`.
+
+        """
+        batch = self.encode(rows)
+        if not self.config.is_token_level:
+            return batch, encode_targets(spans, rows, max_width=self.config.max_width)
+        if not self.config.span_head:
+            return batch, encode_token_targets(spans, rows)
+        candidates, head_values = _head_targets(rows, spans, random.Random(seed), self.config.max_width)
+        targets = encode_token_targets(spans, rows)
+        num_cells = targets.num_cells + int((candidates.mask.sum(dim=1) * batch.label_mask.sum(dim=1)).sum())
+        return replace(batch, candidates=candidates), replace(targets, num_cells=num_cells, head_values=head_values)
+
+    def encode(self, rows: Sequence[Row], label_places: Mapping[str, int] | None = None) -> EncodedBatch:
+        """Rows as one padded batch. `label_places`: where a bi-encoder finds each label among vectors made before.
 
         Raises:
             DataError: a row has no words or no labels, or a label gives the tokenizer nothing to read.
@@ -79,15 +117,24 @@ class BatchEncoder:
             raise DataError("Every row of a batch must have words and labels, but one has none.")
         tail = self.subtokens.suffix
         lengths = [len(p.ids) + sum(map(len, ids)) + len(tail) for p, ids in zip(prompts, words, strict=True)]
+        texts: LabelTexts | None = None
+        if self.label_subtokens is not None:
+            if label_places is None:
+                distinct = list(dict.fromkeys(label for row in rows for label in row.labels))
+                label_places = {label: place for place, label in enumerate(distinct)}
+                texts = self.encode_labels(distinct)
+            positions = [[label_places[label] for label in row.labels] for row in rows]
+        else:
+            positions = [list(prompt.label_positions) for prompt in prompts]
         ids_array = np.full((len(rows), max(lengths)), self.subtokens.pad_id, dtype=np.int64)
-        labels = _Padded(len(rows), max(len(p.label_positions) for p in prompts))
+        labels = _Padded(len(rows), max(map(len, positions)))
         starts = _Padded(len(rows), max(map(len, words)))
         ends = _Padded(len(rows), max(map(len, words)))
         for b, (prompt, word_ids) in enumerate(zip(prompts, words, strict=True)):
             flat = [i for ids in word_ids for i in ids]
             ids_array[b, : lengths[b]] = [*prompt.ids, *flat, *tail]
             word_ends = len(prompt.ids) + np.cumsum([len(ids) for ids in word_ids])
-            labels.fill(b, prompt.label_positions)
+            labels.fill(b, positions[b])
             ends.fill(b, word_ends)
             starts.fill(b, np.concatenate([[len(prompt.ids)], word_ends[:-1]]))
         attention = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
@@ -100,6 +147,7 @@ class BatchEncoder:
             word_ends=torch.from_numpy(ends.values),
             word_mask=torch.from_numpy(starts.mask),
             word_counts=tuple(map(len, words)),
+            labels=texts,
         )
 
     def _word_ids(self, row: Row) -> list[tuple[int, ...]]:
@@ -109,6 +157,8 @@ class BatchEncoder:
         return ids
 
     def _make_prompt(self, labels: tuple[str, ...]) -> Prompt:
+        if self.label_subtokens is not None:
+            return Prompt(self.subtokens.prefix, ())
         marker = self.config.entity_token_id
         ids = list(self.subtokens.prefix)
         positions = []
@@ -141,6 +191,45 @@ def encode_targets(spans: Sequence[Sequence[Span]], rows: Sequence[Row], *, max_
     return Targets(torch.from_numpy(values), num_cells)
 
 
+def encode_token_targets(spans: Sequence[Sequence[Span]], rows: Sequence[Row]) -> Targets:
+    """Gold cells (B, L, C, 3): whether a word starts, ends, lies inside a span of the label."""
+    longest = max(len(row.words) for row in rows)
+    most = max(len(row.labels) for row in rows)
+    values = np.zeros((len(rows), longest, most, 3), dtype=np.float32)
+    for b, (row, gold) in enumerate(zip(rows, spans, strict=True)):
+        column = {label: c for c, label in enumerate(row.labels)}
+        for span in gold:
+            c = column[span.label]
+            values[b, span.start, c, 0] = values[b, span.end - 1, c, 1] = 1.0
+            values[b, span.start : span.end, c, 2] = 1.0
+    return Targets(torch.from_numpy(values), sum(len(row.words) * len(row.labels) for row in rows))
+
+
+def _head_targets(
+    rows: Sequence[Row], spans: Sequence[Sequence[Span]], rng: random.Random, max_width: int
+) -> tuple[Candidates, torch.Tensor]:
+    """What a span head is shown in training, and its gold cells (B, N, C)."""
+    shown = []
+    for row, gold in zip(rows, spans, strict=True):
+        bounds = dict.fromkeys((span.start, span.end - 1) for span in gold)
+        wanted = max(2 * len(bounds), 1)
+        for _ in range(20 * wanted):  # short rows may not have as many spans as are wanted
+            if len(bounds) == wanted:
+                break
+            first = rng.randrange(len(row.words))
+            bounds.setdefault((first, min(first + rng.randrange(max_width), len(row.words) - 1)))
+        shown.append(list(bounds))
+    most = max(map(len, shown))
+    places = np.zeros((len(rows), most, 2), dtype=np.int64)
+    values = np.zeros((len(rows), most, max(len(row.labels) for row in rows)), dtype=np.float32)
+    for b, (row, gold) in enumerate(zip(rows, spans, strict=True)):
+        places[b, : len(shown[b])] = shown[b]
+        for span in gold:
+            values[b, shown[b].index((span.start, span.end - 1)), row.labels.index(span.label)] = 1.0
+    mask = np.arange(most)[None] < np.array([len(bounds) for bounds in shown])[:, None]
+    return Candidates(torch.from_numpy(places), torch.from_numpy(mask)), torch.from_numpy(values)
+
+
 def num_spans(length: int, max_width: int) -> int:
     """Spans of at most `max_width` words in `length` words."""
     widest = min(length, max_width)
@@ -150,8 +239,8 @@ def num_spans(length: int, max_width: int) -> int:
 class _Padded:
     """Rows of positions of different lengths in one array, with the mask of what is real."""
 
-    def __init__(self, rows: int, longest: int) -> None:
-        self.values = np.zeros((rows, longest), dtype=np.int64)
+    def __init__(self, rows: int, longest: int, *, fill: int = 0) -> None:
+        self.values = np.full((rows, longest), fill, dtype=np.int64)
         self.mask = np.zeros((rows, longest), dtype=bool)
 
     def fill(self, row: int, values: Sequence[int] | np.ndarray) -> None:

@@ -45,6 +45,11 @@ class Subtokens:
         """As `ids`, with the unknown token for a word that has none: every word keeps its place."""
         return [ids or (self._stand_in,) for ids in self.ids(words)]
 
+    def text_ids(self, text: str) -> list[int]:
+        """The ids of a whole text, with what the tokenizer puts before and after a sequence."""
+        ids: list[int] = self._tokenizer.encode(_encodable(text), add_special_tokens=True).ids
+        return ids
+
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary, None if it has none."""
         found: int | None = self._tokenizer.token_to_id(token)

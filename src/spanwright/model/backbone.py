@@ -10,24 +10,38 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
 
 from spanwright.errors import CheckpointError, ConfigError, nearest
+from spanwright.model.fusion import LayerFusion
 
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
 
 
 class Backbone(nn.Module):
-    """A transformer and, where the sizes differ, a linear projection to `hidden_size`."""
+    """A transformer, a fusion of its layers if asked and, where the sizes differ, a projection to `hidden_size`."""
 
-    def __init__(self, transformer: PreTrainedModel, hidden_size: int) -> None:
+    def __init__(self, transformer: PreTrainedModel, hidden_size: int, *, fuse_layers: bool = False) -> None:
         super().__init__()
         self.transformer = transformer
         width = transformer.config.hidden_size
+        self.fuser = LayerFusion(transformer.config.num_hidden_layers, width) if fuse_layers else None
         self.projection: nn.Module = nn.Linear(width, hidden_size) if width != hidden_size else nn.Identity()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, S), (B, S) -> (B, S, D)."""
-        output = self.transformer(input_ids=input_ids, attention_mask=attention_mask.long())
-        states: Tensor = self.projection(output.last_hidden_state)
-        return states
+        output = self.transformer(
+            input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=self.fuser is not None
+        )
+        states = output.last_hidden_state
+        if self.fuser is not None:
+            states = self.fuser(output.hidden_states[1:], attention_mask)  # the first are the embeddings
+        projected: Tensor = self.projection(states)
+        return projected
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(N, T), (N, T) -> (N, D): the mean over real subtokens, special ones included."""
+        states = self(input_ids, attention_mask)
+        real = attention_mask.unsqueeze(-1).to(states.dtype)
+        mean: Tensor = (states * real).sum(dim=1) / real.sum(dim=1)
+        return mean
 
     def max_positions(self) -> int | None:
         """The longest sequence in subtokens that the transformer can read; None where positions are relative."""

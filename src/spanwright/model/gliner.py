@@ -4,56 +4,111 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from spanwright import modes
-from spanwright.config import ModelConfig
+from spanwright.config import DEFAULT_THRESHOLD, ModelConfig
 from spanwright.model.backbone import Backbone, build_transformer, transformer_config
+from spanwright.model.fusion import LabelWordFusion
 from spanwright.model.lstm import BiLSTM
 from spanwright.model.pooling import pool_words, take
 from spanwright.model.projection import Projection
-from spanwright.model.spans import MarkerSpans
-from spanwright.tensors import EncodedBatch, SpanScores
+from spanwright.model.spans import MarkerSpans, SpanScorer, span_scorer
+from spanwright.model.tokens import TokenScorer
+from spanwright.pairs import spans_in
+from spanwright.tensors import EncodedBatch, LabelTexts, Scores, SpanScores, TokenScores
 
 
 class GLiNER(modes.Moded):
-    """Scores every span of every row for every label asked. Tensors in, tensors out; it computes no loss.
+    """Scores every row's spans, or words, for every label asked. Tensors in, tensors out; it computes no loss.
 
-    Parts: `backbone` (subtoken states), `context` (BiLSTM over words), `labels` (projection of label vectors), `spans`
-    (the scorer). A new model rests in evaluation mode; see `spanwright.modes`.
+    Parts, of which a configuration has those that it names: `backbone` (subtoken states), `label_encoder` (a
+    bi-encoder's vectors of labels), `context` (BiLSTM over words), `fusion` (words and labels attend to each other),
+    `labels` (projection of label vectors), and the scorer: `spans`, or `tokens` with or without `spans` as a second
+    head. A new model rests in evaluation mode; see `spanwright.modes`.
     """
 
-    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+    def __init__(self, config: ModelConfig, backbone: Backbone, label_encoder: Backbone | None = None) -> None:
         super().__init__()
         size, dropout = config.hidden_size, config.dropout
         self.config = config
         self.backbone = backbone
-        self.context = BiLSTM(size, num_layers=config.num_rnn_layers, dropout=config.rnn_dropout)
-        self.labels = Projection(size, size, dropout)
-        self.spans = MarkerSpans(size, max_width=config.max_width, dropout=dropout)
+        self.label_encoder = label_encoder
+        bi_encoder = label_encoder is not None  # published bi-encoders carry an LSTM and never run it
+        self.context = BiLSTM(size, num_layers=0 if bi_encoder else config.num_rnn_layers, dropout=config.rnn_dropout)
+        self.fusion: LabelWordFusion | None = None
+        if bi_encoder and config.fusion:
+            self.fusion = LabelWordFusion(
+                config.fusion,
+                size,
+                num_layers=config.num_fusion_layers,
+                num_heads=backbone.transformer.config.num_attention_heads,
+                dropout=dropout,
+            )
+        if config.is_token_level:
+            self.tokens = TokenScorer(size, dropout=dropout)
+            if config.span_head:
+                self.spans: SpanScorer = MarkerSpans("markerV0", size, max_width=config.max_width, dropout=dropout)
+        else:
+            self.labels = Projection(size, size, dropout)
+            self.spans = span_scorer(config.span_mode, size, max_width=config.max_width, dropout=dropout)
         modes.rest(self)
 
-    def forward(self, batch: EncodedBatch) -> SpanScores:
-        """Logits (B, L, K, C) of a batch.
+    def forward(self, batch: EncodedBatch, threshold: float = DEFAULT_THRESHOLD) -> Scores:
+        """The scores of a batch. `threshold` decides what a span head is shown where the batch names no candidates.
 
         Raises:
             ModeError: the forward records gradients while a module is not in its declared mode.
 
         """
         with modes.forward_scope(self) as watch:
-            logits = self._logits(batch)
-            watch(logits)
-        return SpanScores(logits, batch.word_mask, batch.label_mask)
+            scores = self._scores(batch, threshold)
+            watch(scores.logits)
+        return scores
 
-    def _logits(self, batch: EncodedBatch) -> Tensor:
+    def encode_labels(self, texts: LabelTexts) -> Tensor:
+        """The vectors (N, D) of labels that a bi-encoder reads by themselves.
+
+        Raises:
+            ModeError: as `forward`.
+
+        """
+        assert self.label_encoder is not None
+        with modes.forward_scope(self) as watch:
+            vectors = self.label_encoder.pooled(texts.input_ids, texts.attention_mask)
+            watch(vectors)
+        return vectors
+
+    def _scores(self, batch: EncodedBatch, threshold: float) -> Scores:
         states = self.backbone(batch.input_ids, batch.attention_mask)
-        labels = take(states, batch.label_positions, batch.label_mask)
+        labels = self._label_vectors(states, batch)
         words = pool_words(states, batch.word_starts, batch.word_ends, batch.word_mask, self.config.subtoken_pooling)
         words = self.context(words, batch.word_counts)
-        logits: Tensor = self.spans(words, self.labels(labels))
-        return logits
+        if self.fusion is not None:
+            labels, words = self.fusion(labels, words, batch.label_mask, batch.word_mask)
+        if not self.config.is_token_level:
+            logits = self.spans(words, self.labels(labels), batch.word_mask)
+            return SpanScores(logits, batch.word_mask, batch.label_mask)
+        scores = TokenScores(self.tokens(words, labels), batch.word_mask, batch.label_mask)
+        if not self.config.span_head:
+            return scores
+        shown = batch.candidates or spans_in(scores, threshold)
+        assert isinstance(self.spans, MarkerSpans)
+        vectors = self.spans.at(words, batch.word_mask, shown.bounds)
+        return replace(scores, candidates=shown, head_logits=vectors @ labels.transpose(1, 2))
+
+    def _label_vectors(self, states: Tensor, batch: EncodedBatch) -> Tensor:
+        """Label vectors (B, C, D): states of the prompt or, in a bi-encoder, vectors of their own."""
+        if self.label_encoder is None:
+            return take(states, batch.label_positions, batch.label_mask)
+        vectors = batch.labels
+        if isinstance(vectors, LabelTexts):
+            vectors = self.label_encoder.pooled(vectors.input_ids, vectors.attention_mask)
+        assert vectors is not None
+        return vectors.to(states.dtype)[batch.label_positions].masked_fill(~batch.label_mask.unsqueeze(-1), 0.0)
 
     @property
     def device(self) -> torch.device:
@@ -74,8 +129,11 @@ def build(config: ModelConfig, *, seed: int = 0) -> GLiNER:
 
     """
     with drawn_from(seed):
-        transformer = build_transformer(transformer_config(config.backbone_config))
-        return GLiNER(config, Backbone(transformer, config.hidden_size))
+        text, *labels = [
+            Backbone(build_transformer(transformer_config(c)), config.hidden_size, fuse_layers=config.fuse_layers)
+            for c in (config.backbone_config, config.label_backbone_config)[: 1 + config.is_bi_encoder]
+        ]
+        return GLiNER(config, text, *labels)
 
 
 @contextmanager

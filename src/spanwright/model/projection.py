@@ -8,10 +8,10 @@ from torch import nn
 
 
 class Projection(nn.Sequential):
-    """Linear to four times `out_features`, ReLU, dropout, Linear: (..., in) -> (..., out)."""
+    """Linear to `widening` times `out_features`, ReLU, dropout, Linear: (..., in) -> (..., out)."""
 
-    def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
-        wide = 4 * out_features
+    def __init__(self, in_features: int, out_features: int, dropout: float, *, widening: int = 4) -> None:
+        wide = widening * out_features
         super().__init__(nn.Linear(in_features, wide), nn.ReLU(), nn.Dropout(dropout), nn.Linear(wide, out_features))
 
     @property

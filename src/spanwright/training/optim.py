@@ -11,7 +11,7 @@ from spanwright.config import OptimizerOptions
 from spanwright.errors import ConfigError
 from spanwright.model import GLiNER
 
-_BACKBONE = "backbone.transformer."
+_BACKBONES = ("backbone.transformer.", "label_encoder.transformer.")
 
 
 def build_optimizer(model: GLiNER, options: OptimizerOptions) -> torch.optim.AdamW:
@@ -26,7 +26,7 @@ def build_optimizer(model: GLiNER, options: OptimizerOptions) -> torch.optim.Ada
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name.startswith(_BACKBONE), parameter.dim() > 1), []).append(parameter)
+            groups.setdefault((name.startswith(_BACKBONES), parameter.dim() > 1), []).append(parameter)
     if not groups:
         raise ConfigError("`training.freeze` must leave something to train, but every part is frozen.")
     rates = {True: options.backbone_lr, False: options.lr}

@@ -83,15 +83,15 @@ def train(
     inventory = label_inventory([*examples, *(held_out or [])])
     sampler = LabelSampler(label_inventory(examples), config.labels, seed=config.training.seed)
     windows = _Windows(extractor, inventory, config.labels.max_labels)
-    max_width = extractor.model.config.max_width
-    rows, coverage = training_rows(examples, windows, max_width=max_width)
+    reach = extractor.model.config.reach
+    rows, coverage = training_rows(examples, windows, max_width=reach)
     say(str(coverage) + ".")
     if not rows or not inventory:
         raise DataError("The training data must hold at least one sentence and one label, but hold none.")
     batches = MicroBatches(rows, extractor.encoder, sampler, config.training)
     validator = None
     if held_out is not None:
-        dev_rows, _ = training_rows(held_out, windows, max_width=max_width)
+        dev_rows, _ = training_rows(held_out, windows, max_width=reach)
         decode = config.validation.decode_options()
         validator = Validator(held_out, dev_rows, inventory, sampler, decode, config.loss)
 

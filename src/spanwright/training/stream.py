@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from spanwright.config import LoopOptions
 from spanwright.data.batches import plan_batches
 from spanwright.data.labels import LabelSampler
-from spanwright.encoding import BatchEncoder, Row, encode_targets
+from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
 from spanwright.tensors import EncodedBatch, Targets
 
@@ -85,10 +85,9 @@ class MicroBatches(Dataset[MicroBatch]):
             Row(tuple(example.word_texts), self._sampler.labels_for(example, epoch=epoch, index=index))
             for example, index in zip(examples, indices, strict=True)
         ]
-        targets = encode_targets(
-            [example.spans for example in examples], asked, max_width=self._encoder.config.max_width
-        )
-        return MicroBatch(self._encoder.encode(asked), targets, tuple(example.origin for example in examples))
+        seed = f"{self._options.seed}/{epoch}/{indices[0]}"
+        batch, targets = self._encoder.encode_with_targets(asked, [example.spans for example in examples], seed=seed)
+        return MicroBatch(batch, targets, tuple(example.origin for example in examples))
 
 
 def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_workers: int) -> Iterator[MicroBatch]:

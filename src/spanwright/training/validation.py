@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from spanwright import modes
 from spanwright.config import DecodeOptions, LossOptions
 from spanwright.data.labels import LabelSampler
-from spanwright.encoding import Row, encode_targets
+from spanwright.encoding import Row
 from spanwright.entities import Example
 from spanwright.evaluation import Report, evaluate
 from spanwright.extractor import Extractor
@@ -54,9 +54,9 @@ class Validator:
         total, count = 0.0, 0
         for rows in _slices(self._rows):
             asked = [Row(tuple(example.word_texts), example.labels or ()) for example in rows]
-            targets = encode_targets([row.spans for row in rows], asked, max_width=encoder.config.max_width)
+            batch, targets = encoder.encode_with_targets(asked, [row.spans for row in rows], seed="validation")
             with modes.inference(model):
-                scores = model(encoder.encode(asked).to(model.device))
+                scores = model(batch.to(model.device))
                 loss = span_loss(scores, targets.to(model.device), self._loss)
                 total, count = total + float(loss.total), count + int(loss.count)
         return total / max(count, 1)

@@ -33,7 +33,7 @@ class Scene:
         self.extractor = tiny_extractor("bert", num_rnn_layers=1)
         self.batch = self.extractor.encoder.encode([Row(tuple(SENTENCES[5].split()), LABELS)])
         with modes.inference(self.extractor.model):
-            self.logits = self.extractor.model(self.batch).logits.clone()
+            self.scores = self.extractor.model(self.batch)
         self.fault: tuple[str, type[BaseException]] | None = None
 
     def reach(self, point: str) -> None:
@@ -43,16 +43,16 @@ class Scene:
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Put a fault point before each stage, and random numbers nowhere."""
         model, encoder = self.extractor.model, self.extractor.encoder
-        inside = model._logits
+        inside = model._scores
 
-        def network(batch):
+        def network(batch, threshold):
             self.reach("network")
             assert flags(model) == dict.fromkeys(flags(model), False) or torch.is_grad_enabled()
             if batch is self.batch and not torch.is_grad_enabled():
-                return self.logits
-            return inside(batch)
+                return self.scores
+            return inside(batch, threshold)
 
-        patch.setattr(model, "_logits", network)
+        patch.setattr(model, "_scores", network)
         for owner, name, point in (
             (encoder.subtokens, "ids", "tokenizer"),
             (encoder, "encode", "encode"),

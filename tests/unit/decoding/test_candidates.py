@@ -1,12 +1,11 @@
 import math
 
-import pytest
 import torch
 from hypothesis import given as given_that
 from hypothesis import strategies as st
 
 from spanwright.config import DecodeOptions
-from spanwright.decoding import candidates, resolve
+from spanwright.decoding import candidates
 from spanwright.entities import ScoredSpan
 from spanwright.tensors import SpanScores
 

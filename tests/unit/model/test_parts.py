@@ -16,9 +16,9 @@ from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_config, tiny_extracto
 @pytest.mark.parametrize(("length", "width"), [(7, 3), (2, 5), (1, 1), (5, 5)])
 def test_the_factorised_head_equals_the_formula_as_published(length, width):
     torch.manual_seed(0)
-    head = MarkerSpans(8, max_width=width, dropout=0.0)
+    head = MarkerSpans("markerV0", 8, max_width=width, dropout=0.0)
     words, labels = torch.randn(2, length, 8, requires_grad=True), torch.randn(2, 3, 8)
-    found = head(words, labels)
+    found = head(words, labels, torch.ones(2, length, dtype=torch.bool))
     assert found.shape == (2, length, width, 3)
     starts, ends = head.project_start(words), head.project_end(words)
     for i in range(length):

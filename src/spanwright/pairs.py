@@ -1,0 +1,87 @@
+"""From scores of words to spans: which starts and ends belong together. Without loops over words; on any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spanwright.tensors import Candidates, TokenScores
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Spans of a label, one per entry: row, first word, last word, column of the label, score; all (N,)."""
+
+    row: Tensor
+    first: Tensor
+    last: Tensor
+    column: Tensor
+    score: Tensor
+
+
+def pairs(scores: TokenScores, threshold: Tensor | float, *, strict_inside: bool = False) -> Pairs:
+    """All spans of a label whose start and end are above `threshold` and whose inside nowhere falls below it.
+
+    `threshold` is a number or (B, 1, C). `strict_inside`: the inside must lie above it. A span's score is the least of
+    its probabilities. In the order of rows, starts, columns, ends. Costs O(B·L·C·log L + number of spans).
+    """
+    values = torch.sigmoid(scores.logits.float())
+    real = scores.cell_mask().squeeze(-1)
+    starting = (values[..., 0] > threshold) & real
+    ending = (values[..., 1] > threshold) & real
+    inside = values[..., 2]
+    broken = ~((inside > threshold) if strict_inside else (inside >= threshold)) | ~real
+    length, num_labels = broken.shape[1:]
+
+    row, first, column = starting.nonzero(as_tuple=True)
+    # ends as sorted numbers (row, column, word): those that a start can reach are one run of them
+    end_row, end_column, end_word = ending.transpose(1, 2).nonzero(as_tuple=True)
+    ends = (end_row * num_labels + end_column) * length + end_word
+    base = (row * num_labels + column) * length
+    begin = torch.searchsorted(ends, base + first)
+    stop = torch.searchsorted(ends, base + _next_true(broken)[row, first, column])
+    counts = (stop - begin).clamp_min(0)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    nth = torch.arange(len(owner), device=counts.device) - (counts.cumsum(0) - counts)[owner]
+    last = end_word[begin[owner] + nth]
+    row, first, column = row[owner], first[owner], column[owner]
+    least = _least(inside, row, first, last, column)
+    least = torch.minimum(least, torch.minimum(values[row, first, column, 0], values[row, last, column, 1]))
+    return Pairs(row, first, last, column, least)
+
+
+def spans_in(scores: TokenScores, threshold: float) -> Candidates:
+    """The spans of `pairs`, of whatever label, padded to at least one per row: what a span head is shown."""
+    found = pairs(
+        TokenScores(scores.logits.detach(), scores.word_mask, scores.label_mask), threshold, strict_inside=True
+    )
+    num_rows = len(scores.word_mask)
+    counts = torch.bincount(found.row, minlength=num_rows)
+    most = max(int(counts.max()), 1) if num_rows else 1
+    place = torch.arange(len(found.row), device=counts.device) - (counts.cumsum(0) - counts)[found.row]
+    bounds = torch.zeros(num_rows, most, 2, dtype=torch.long, device=counts.device)
+    bounds[found.row, place] = torch.stack([found.first, found.last], dim=1)
+    return Candidates(bounds, torch.arange(most, device=counts.device)[None] < counts[:, None])
+
+
+def _next_true(flags: Tensor) -> Tensor:
+    """(B, L, C) -> the first word from each word on whose flag is set, L if there is none."""
+    length = flags.shape[1]
+    words = torch.arange(length, device=flags.device)[None, :, None]
+    return torch.where(flags, words, length).flip(1).cummin(dim=1).values.flip(1)
+
+
+def _least(values: Tensor, row: Tensor, first: Tensor, last: Tensor, column: Tensor) -> Tensor:
+    """The least of `values` (B, L, C) over words first to last: two overlapping powers of two cover any range."""
+    levels = [values]
+    while 2 ** len(levels) <= values.shape[1]:
+        half, old = 2 ** (len(levels) - 1), levels[-1]
+        shifted = torch.cat(
+            [old[:, half:], old[:, :0].new_ones(old.shape[0], min(half, old.shape[1]), old.shape[2])], 1
+        )
+        levels.append(torch.minimum(old, shifted[:, : old.shape[1]]))
+    table = torch.stack(levels)
+    power = torch.log2((last - first + 1).double()).floor().long()
+    return torch.minimum(table[power, row, first, column], table[power, row, last - 2**power + 1, column])
