@@ -1,15 +1,16 @@
-"""What holds for every architecture: it learns, is saved and loaded, answers alone as in company, and keeps its modes."""
+"""What holds for every architecture: it learns, is saved and loaded, answers alone as in company, keeps its modes."""
 
 from __future__ import annotations
 
 import random
+from typing import get_args
 
 import pytest
 import torch
 
 from spanwright import DecodeOptions, Example, Extractor, Span, TrainConfig, evaluate, modes, train
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions, OptimizerOptions, ValidationOptions
+from spanwright.config import LoopOptions, OptimizerOptions, SpanMode, ValidationOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError
 from spanwright.losses import span_loss
@@ -17,7 +18,7 @@ from spanwright.model.gliner import drawn_from
 from support.tiny import FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
 from support.watch import flags, set_flags, snapshot
 
-SPAN_MODES = "markerV0 marker markerV1 markerV2 query mlp cat conv_conv conv_max conv_mean conv_sum conv_share".split()
+SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
 ARCHITECTURES = {mode: {"span_mode": mode} for mode in SPAN_MODES} | {
     "fused layers": {"fuse_layers": True},
     "token": {"span_mode": "token_level"},

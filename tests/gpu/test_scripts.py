@@ -1,4 +1,4 @@
-"""The GPU script runs here too, with what a CPU can show."""
+"""The GPU scripts run here too, with what a CPU can show."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_script_passes_on_a_cpu(capsys):
-    spec = importlib.util.spec_from_file_location("modes_on_gpu", Path(__file__).parent / "modes_on_gpu.py")
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert script.main([]) == 0
+    return script
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_modes_on_a_cpu(capsys):
+    assert loaded("modes_on_gpu").main([]) == 0
     assert "| mode grid | 1024 cases, 0 violations | as it must be |" in capsys.readouterr().out
+
+
+def test_the_architectures_on_a_cpu():
+    script = loaded("architectures_on_gpu")
+    difference, errors, dropped = script.look("bert", script.ARCHITECTURES["bi-encoder, fused"])
+    assert difference < 1e-6
+    assert errors == 0
+    assert dropped

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from spanwright import DecodeOptions, Extractor, Span, modes
-from spanwright.config import LossOptions
+from spanwright.config import LossOptions, SpanMode
 from spanwright.data.load import load_examples
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
@@ -26,7 +26,7 @@ from support.tiny import FAMILIES, bi_encoder, tiny_extractor
 
 SEED = os.environ.get("SPANWRIGHT_PARITY_SEED", "0")
 CASES = int(os.environ.get("SPANWRIGHT_PARITY_CASES", "10"))
-SPAN_MODES = "markerV0 marker markerV1 markerV2 query mlp cat conv_conv conv_max conv_mean conv_sum conv_share".split()
+SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
 SCHEMAS = ["", "", "l2l-t2t", "l2t-t2l", "l2l-t2t-l2t-t2l", "t2l"]
 LABELS = ("politician", "political party", "country", "event", "organisation", "location")
 

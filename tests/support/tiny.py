@@ -113,7 +113,7 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
 
 def plain_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     """A tokenizer as an encoder comes with."""
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained(family)),
         pad_token="[PAD]",
         cls_token="[CLS]",
@@ -122,7 +122,6 @@ def plain_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
         mask_token="[MASK]",
         model_max_length=512,
     )
-    return tokenizer
 
 
 def tiny_config(family: str = "bert", **changes: Any) -> ModelConfig:

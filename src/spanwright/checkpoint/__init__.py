@@ -1,6 +1,17 @@
 """Folders that hold models: load, make anew from an encoder, save."""
 
 from spanwright.checkpoint.hub import local_folder
+from spanwright.checkpoint.inspect import Inspection, inspect_package
 from spanwright.checkpoint.package import Package, is_package, load_package, new_package, pack, save_package
 
-__all__ = ["Package", "is_package", "load_package", "local_folder", "new_package", "pack", "save_package"]
+__all__ = [
+    "Inspection",
+    "Package",
+    "inspect_package",
+    "is_package",
+    "load_package",
+    "local_folder",
+    "new_package",
+    "pack",
+    "save_package",
+]

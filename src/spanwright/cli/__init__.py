@@ -10,6 +10,7 @@ from spanwright.cli.check import check
 from spanwright.cli.convert import convert
 from spanwright.cli.evaluate import evaluate
 from spanwright.cli.extract import extract
+from spanwright.cli.inspect import inspect
 from spanwright.cli.train import train
 from spanwright.errors import SpanwrightError
 
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, evaluate, extract, check, convert):
+for verb in (train, evaluate, extract, check, convert, inspect):
     app.command()(verb)
 
 

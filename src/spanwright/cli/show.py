@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spanwright.checkpoint import Inspection
     from spanwright.evaluation import Report
 
 
@@ -35,6 +36,45 @@ def print_report(report: Report, *, title: str) -> None:
     errors = report.errors
     kinds = [f"{getattr(errors, name):,} {name.replace('_', ' ')}" for name in errors.__dataclass_fields__]
     console.print("errors: " + ", ".join(kinds), highlight=False)
+
+
+def print_inspection(found: Inspection) -> None:
+    """What a model is, as a page of names and values."""
+    from rich.console import Console
+    from rich.table import Table
+
+    total = sum(found.parameters.values())
+    rows = [
+        ("architecture", found.architecture),
+        ("encoder", found.encoder),
+        *([("label encoder", found.label_encoder)] if found.label_encoder else []),
+        ("parameters", f"{total:,}"),
+        *((f"  {name}", f"{count:,}") for name, count in found.parameters.items()),
+        ("stored as", ", ".join(f"{kind} ({count} tensors)" for kind, count in found.stored_as.items()) or "a pickle"),
+        *((name, "any number" if limit is None else f"at most {limit:,}") for name, limit in found.limits.items()),
+        *((f"{name} marker", marker) for name, marker in found.markers.items()),
+        ("word splitter", found.word_splitter),
+        ("subtoken pooling", found.subtoken_pooling),
+        ("threshold", f"{found.threshold} unless you say another"),
+        ("licence", found.licence or "not stated"),
+        ("model card", found.card or "none"),
+    ]
+    if found.unused:
+        rows.append(("never used", f"{len(found.unused)} tensors: {', '.join(found.unused[:3])} ..."))
+    table = Table(title=found.folder, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    files = Table(title="files", title_justify="left", header_style="bold")
+    files.add_column("name")
+    files.add_column("bytes", justify="right")
+    files.add_column("sha256 (first 16)")
+    for name, (size, digest) in found.files.items():
+        files.add_row(name, f"{size:,}", digest[:16])
+    console = Console()
+    console.print(table, highlight=False)
+    console.print(files, highlight=False)
 
 
 def _percents(*values: float) -> list[str]:

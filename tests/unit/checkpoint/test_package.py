@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spanwright import CheckpointError, Extractor
-from spanwright.checkpoint import local_folder, new_package
+from spanwright.checkpoint import load_package, local_folder, new_package
 from spanwright.config import NewModelOptions
-from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
+from support.tiny import FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
 
 CONFIG = "gliner_config.json"
 
@@ -247,3 +247,86 @@ def test_a_full_disk_keeps_the_old_package(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert (folder / "model.safetensors").read_bytes() == old
+
+
+def shard(folder: Path, suffix: str) -> None:
+    """The folder's weights in two files and an index, as transformers writes them."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    stem = "model" if suffix == ".safetensors" else "pytorch_model"
+    names = sorted(weights)
+    places = {name: f"{stem}-{1 + (i % 2):05}-of-00002{suffix}" for i, name in enumerate(names)}
+    for file in set(places.values()):
+        part = {name: weights[name] for name in names if places[name] == file}
+        if suffix == ".safetensors":
+            save_file(part, folder / file, metadata={"format": "pt"})
+        else:
+            torch.save(part, folder / file)
+    (folder / f"{stem}{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_weights_in_shards(folder, suffix):
+    before = Extractor.from_pretrained(folder, device="cpu").model.state_dict()
+    shard(folder, suffix)
+    after = Extractor.from_pretrained(folder, device="cpu").model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    next(folder.glob("*-00002-of-*")).unlink()
+    refused(folder, "must be beside it, but is not")
+    next(folder.glob("*.index.json")).write_text("{}")
+    refused(folder, "must map weights to files")
+
+
+def test_half_precision_variants(folder):
+    weights = load_file(folder / "model.safetensors")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    save_file(half, folder / "model.fp16.safetensors", metadata={"format": "pt"})
+    whole = Extractor.from_pretrained(folder, device="cpu")
+    lighter = Extractor.from_pretrained(folder, device="cpu", variant="fp16")
+    assert lighter.model.dtype == torch.float32
+    one, other = whole.model.spans.out_project.first.weight, lighter.model.spans.out_project.first.weight
+    assert torch.equal(one.half().float(), other)
+    with pytest.raises(CheckpointError, match=r"must hold model\.bf16\.safetensors"):
+        Extractor.from_pretrained(folder, device="cpu", variant="bf16")
+    (folder / "model.safetensors").unlink()
+    assert Extractor.from_pretrained(folder, device="cpu").model.dtype == torch.float32
+
+
+def test_a_configuration_that_is_a_training_yaml(folder):
+    before = Extractor.from_pretrained(folder, device="cpu").extract(SENTENCES[0], LABELS)
+    rewrite(
+        folder,
+        num_rnn_layers="absent",
+        fine_tune=True,
+        lr_encoder="1e-5",
+        train_data="data.json",
+        hidden_size="24",
+        max_width="4",
+        dropout="0.4",
+        num_steps=30000,
+        name="correct",
+        has_rnn=True,
+        model_type="gliner",
+        labels_encoder=None,
+        post_fusion_schema=None,
+        shuffle_types=True,
+    )
+    assert Extractor.from_pretrained(folder, device="cpu").extract(SENTENCES[0], LABELS) == before
+    rewrite(folder, has_rnn="absent")
+    assert Extractor.from_pretrained(folder, device="cpu").extract(SENTENCES[0], LABELS) == before
+
+
+def test_tensors_that_are_never_run_are_named(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["cross_fuser.layers.0.0.pre_norm.weight"] = torch.ones(24)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    rewrite(folder, post_fusion_schema="l2l-t2t")
+    assert load_package(folder).unused == ("cross_fuser.layers.0.0.pre_norm.weight",)
+
+
+def test_a_second_model_in_the_same_folder_replaces_the_first(tmp_path):
+    for seed in range(2):
+        extractor = tiny_extractor(seed=seed, **bi_encoder())
+        extractor.save(tmp_path / "model")
+    back = Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    assert back.extract(SENTENCES[0], LABELS) == extractor.extract(SENTENCES[0], LABELS)

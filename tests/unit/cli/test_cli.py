@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 
@@ -178,3 +179,26 @@ def test_unknown_keys_of_a_file_name_the_file(run, place, tmp_path):
 
 def test_version(run):
     assert run("--version")[1].startswith("spanwright 0.")
+
+
+def test_inspect(run, place):
+    code, out, _ = run("inspect", place / "model")
+    assert code == 0
+    assert "uni-encoder, span (markerV0)" in out
+    code, out, _ = run("inspect", place / "model", "--json")
+    found = json.loads(out)
+    assert sum(found["parameters"].values()) > 10_000
+    assert found["limits"] == {"words of a window": 384, "words of a span": 4, "subtokens of a sequence": 512}
+    assert found["markers"] == {"entity": "<<ENT>>", "separator": "<<SEP>>"}
+    size, digest = found["files"]["model.safetensors"]
+    data = (place / "model" / "model.safetensors").read_bytes()
+    assert (size, digest) == (len(data), hashlib.sha256(data).hexdigest())
+    assert found["stored_as"].keys() == {"F32", "I64"} or found["stored_as"].keys() == {"F32"}
+    assert run("inspect", place / "nowhere")[0] == 66
+
+
+def test_inspect_reads_the_licence_of_the_card(run, place):
+    card = place / "model" / "README.md"
+    card.write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
+    assert json.loads(run("inspect", place / "model", "--json")[1])["licence"] == "apache-2.0"
+    card.unlink()

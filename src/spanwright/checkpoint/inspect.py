@@ -1,0 +1,106 @@
+"""What a model's folder holds, without running any of it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spanwright.checkpoint.package import Package
+from spanwright.checkpoint.weights import weight_files
+from spanwright.config import DEFAULT_THRESHOLD
+
+_CARD = "README.md"
+_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:\s*(.+?)\s*\n(?:.*\n)*?---\n")
+_PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "tokens", "spans")
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is known of a model: `architecture` in words, `parameters` by part, `limits` in words and subtokens.
+
+    `files` maps each file's name to its size in bytes and its SHA-256; `unused` names tensors that are never run.
+    """
+
+    folder: str
+    architecture: str
+    encoder: str
+    label_encoder: str | None
+    parameters: dict[str, int]
+    stored_as: dict[str, int]
+    limits: dict[str, int | None]
+    markers: dict[str, str]
+    word_splitter: str
+    subtoken_pooling: str
+    threshold: float
+    files: dict[str, tuple[int, str]]
+    unused: tuple[str, ...]
+    licence: str | None
+    card: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+
+def inspect_package(package: Package, folder: Path, *, variant: str | None = None) -> Inspection:
+    """What a loaded package and its folder say."""
+    config, model = package.model.config, package.model
+    kind = "bi-encoder" if config.is_bi_encoder else "uni-encoder"
+    level = f"token{', span head' * config.span_head}" if config.is_token_level else f"span ({config.span_mode})"
+    extras = [", fused layers"] * config.fuse_layers + [f", fusion {config.fusion}"] * (model.fusion is not None)
+    counts = Counter[str]()
+    for name, parameter in model.named_parameters():
+        counts[name.split(".")[0]] += parameter.numel()
+    card = folder / _CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    licence = _LICENCE.match(text) if text else None
+    markers = {} if config.is_bi_encoder else {"entity": config.entity_token, "separator": config.separator_token}
+    return Inspection(
+        folder=str(folder),
+        architecture=f"{kind}, {level}{''.join(extras)}",
+        encoder=f"{config.backbone} ({model.backbone.transformer.config.model_type})",
+        label_encoder=config.label_backbone,
+        parameters={name: counts[name] for name in _PART_NAMES if counts[name]},
+        stored_as=_stored_types(folder, variant),
+        limits={
+            "words of a window": config.max_words,
+            "words of a span": config.reach,
+            "subtokens of a sequence": package.encoder.max_positions,
+        },
+        markers=markers,
+        word_splitter=config.word_splitter,
+        subtoken_pooling=config.subtoken_pooling,
+        threshold=DEFAULT_THRESHOLD,
+        files={
+            str(path.relative_to(folder)): (path.stat().st_size, _sha256(path))
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        },
+        unused=package.unused,
+        licence=licence[1].strip("\"'") if licence else None,
+        card=_CARD if text else None,
+    )
+
+
+def _stored_types(folder: Path, variant: str | None) -> dict[str, int]:
+    """How many tensors of each type the weight files hold; empty for pickles, which would have to be loaded."""
+    from safetensors import safe_open
+
+    types = Counter[str]()
+    for path in weight_files(folder, variant=variant):
+        if path.suffix == ".safetensors":
+            with safe_open(str(path), framework="pt") as file:
+                types.update(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+    return dict(types)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,97 @@
+"""A gliner script with another import line: its calls, its dictionaries."""
+
+from __future__ import annotations
+
+import pytest
+
+from spanwright.compat.gliner import GLiNER, training_config
+from spanwright.errors import ConfigError, DataError
+from support.tiny import LABELS, SENTENCES, bi_encoder, tiny_extractor
+
+DATA = [{"tokenized_text": SENTENCES[1].split(), "ner": [[0, 1, "person"], [5, 5, "country"]]}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compat") / "model"
+    tiny_extractor(seed=1).save(folder)
+    return folder
+
+
+@pytest.fixture
+def model(folder):
+    return GLiNER.from_pretrained(folder, map_location="cpu", local_files_only=True).eval()
+
+
+def test_the_readme_of_gliner(model, folder):
+    entities = model.predict_entities(SENTENCES[1], list(LABELS), threshold=0.3)
+    assert entities
+    for entity in entities:
+        assert set(entity) == {"start", "end", "text", "label", "score"}
+        assert SENTENCES[1][entity["start"] : entity["end"]] == entity["text"]
+    gliner = pytest.importorskip("gliner")
+    peer = gliner.GLiNER.from_pretrained(str(folder), local_files_only=True)
+    expected = peer.predict_entities(SENTENCES[1], list(LABELS), threshold=0.3)
+    assert [{**e, "score": pytest.approx(e["score"], abs=1e-5)} for e in expected] == entities
+
+
+def test_many_texts_and_what_is_no_text(model):
+    one, nothing, none = model.inference([SENTENCES[1], "", None], list(LABELS), threshold=0.3, batch_size=2)
+    assert one == model.predict_entities(SENTENCES[1], LABELS, threshold=0.3)
+    assert nothing == none == []
+    with pytest.warns(FutureWarning, match="use `inference`"):
+        assert model.batch_predict_entities([SENTENCES[1]], LABELS, threshold=0.3) == [one]
+
+
+def test_labels_with_descriptions(model):
+    named = model.predict_entities(SENTENCES[1], {"PER": "person", "LOC": "country"}, threshold=0.3)
+    plain = model.predict_entities(SENTENCES[1], ["person", "country"], threshold=0.3)
+    assert [e["label"] for e in named] == [{"person": "PER", "country": "LOC"}[e["label"]] for e in plain]
+    with pytest.raises(DataError, match="describe each name differently"):
+        model.predict_entities("x", {"a": "same", "b": "same"})
+
+
+def test_evaluate_and_train(model, tmp_path):
+    text, f1 = model.evaluate(DATA, entity_types=list(LABELS))
+    assert text.startswith("P: ")
+    assert 0 <= f1 <= 1
+    model.train_model(
+        DATA * 4, DATA, output_dir=tmp_path / "out", learning_rate=1e-3, max_steps=3, freeze_components=["text_encoder"]
+    )
+    model.save_pretrained(tmp_path / "saved")
+    back = GLiNER.from_pretrained(tmp_path / "saved")
+    assert back.predict_entities(SENTENCES[1], LABELS) == model.predict_entities(SENTENCES[1], LABELS)
+
+
+def test_vectors_of_labels():
+    model = GLiNER(tiny_extractor(**bi_encoder()))
+    vectors = model.encode_labels(LABELS)
+    assert vectors.shape == (4, 24)
+    found = model.predict_with_embeds(SENTENCES[1], vectors, LABELS, threshold=0.4)
+    assert found == model.predict_entities(SENTENCES[1], LABELS, threshold=0.4)
+    with pytest.raises(DataError, match="must be 4 as the vectors are"):
+        model.predict_with_embeds(SENTENCES[1], vectors, LABELS[:2])
+
+
+def test_training_arguments_mean_what_they_mean_there():
+    config = training_config(
+        {"learning_rate": 1e-5, "others_lr": 0.0, "max_steps": -1, "num_train_epochs": 3}, bf16=True
+    )
+    assert (config.optimizer.backbone_lr, config.optimizer.lr) == (1e-5, 0.0)  # gliner replaces this 0.0
+    assert (config.training.max_steps, config.training.epochs, config.training.precision) == (0, 3.0, "bf16")
+    assert config.loss.reduction == "sum"
+
+
+def test_what_cannot_be_honoured_is_refused(model, folder):
+    with pytest.raises(ConfigError, match="`load_onnx_model` is not an argument"):
+        GLiNER.from_pretrained(folder, load_onnx_model=True)
+    with pytest.raises(ConfigError, match="Did you mean `learning_rate`"):
+        training_config({"learning_rat": 1})
+    with pytest.raises(TypeError):
+        model.inference(["x"], ["y"], flat_nre=False)  # gliner takes it and does nothing
+    with pytest.raises(ConfigError, match="relation model"):
+        model.predict_relations("x", ["y"], ["z"])
+    with pytest.raises(DataError, match="Example 0 must have `tokenized_text`"):
+        model.evaluate([{"text": "x"}])
+    with pytest.raises(DataError, match=r"within its 1 words, but is \[0, 5\]"):
+        model.evaluate([{"tokenized_text": ["x"], "ner": [[0, 5, "y"]]}])
