@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -13,13 +14,13 @@ from spanwright.config import DecodeOptions
 from spanwright.decoding import candidates, resolve
 from spanwright.entities import Span
 from spanwright.evaluation.metrics import score
-from spanwright.tensors import SpanScores
+from spanwright.tensors import SpanScores, TokenScores
 from spanwright.text import splitter
 
 pytest.importorskip("gliner")
 
 WAYS = [(overlap, multi_label) for overlap in ("flat", "nested") for multi_label in (False, True)]
-CASES = 125  # of each way: 500 in all
+CASES = 500 if "SPANWRIGHT_PARITY_CASES" in os.environ else 60  # of each of four ways, for spans and for tokens
 
 
 def decode(scores, labels, options):
@@ -63,6 +64,37 @@ def test_spans_are_those_of_the_peer(overlap, multi_label):
         ]
         num_spans += sum(map(len, ours))
     assert num_spans > CASES  # it was not about nothing
+
+
+@pytest.mark.parametrize(("overlap", "multi_label"), WAYS)
+def test_spans_of_token_scores_are_those_of_the_peer(overlap, multi_label):
+    from gliner.decoding.decoder import TokenDecoder
+
+    rng = random.Random(f"tokens {overlap} {multi_label}")
+    num_spans = 0
+    for _ in range(CASES):
+        words, labels = rng.randint(1, 9), rng.randint(1, 4)
+        logits = torch.randn(1, words, labels, 3, generator=torch.Generator().manual_seed(rng.getrandbits(32))) + 0.5
+        if rng.random() < 0.5:
+            logits = logits.round()
+        threshold = rng.choice([0.3, 0.5, 0.5, 0.7])
+        names = [f"label {c}" for c in range(labels)]
+        theirs = TokenDecoder(config=None).decode(
+            [[""] * words],
+            {column + 1: label for column, label in enumerate(names)},
+            logits,
+            flat_ner=overlap == "flat",
+            threshold=threshold,
+            multi_label=multi_label,
+        )
+        mask = torch.ones(1, words, dtype=torch.bool)
+        scores = TokenScores(logits, mask, torch.ones(1, labels, dtype=torch.bool))
+        ours = decode(scores, [names], DecodeOptions(threshold=threshold, overlap=overlap, multi_label=multi_label))
+        assert [(s.start, s.end, s.label, pytest.approx(s.score, abs=2e-7)) for s in ours[0]] == [
+            (s.start, s.end + 1, s.entity_type, s.score) for s in theirs[0]
+        ]
+        num_spans += len(ours[0])
+    assert num_spans > CASES
 
 
 @settings(max_examples=500)
