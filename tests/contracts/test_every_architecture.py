@@ -100,7 +100,7 @@ def test_every_call_leaves_modes_as_it_found_them(changes, tmp_path):
     if extractor.model.config.is_bi_encoder:
         calls.append(lambda: extractor.encode_labels(LABELS))
     for call in calls:
-        for _ in range(4):
+        for _ in range(16):
             set_flags(extractor.model, {name: rng.random() < 0.5 for name in names})
             before = snapshot(extractor)
             call()
