@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import random
-from typing import get_args
 
 import pytest
 import torch
 
 from spanwright import DecodeOptions, Example, Extractor, Span, TrainConfig, evaluate, modes, train
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions, OptimizerOptions, SpanMode, ValidationOptions
+from spanwright.config import LoopOptions, OptimizerOptions, ValidationOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError
 from spanwright.losses import span_loss
 from spanwright.model.gliner import drawn_from
-from support.tiny import FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
+from support.tiny import ARCHITECTURES, FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
 from support.watch import flags, set_flags, snapshot
 
-SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
-ARCHITECTURES = {mode: {"span_mode": mode} for mode in SPAN_MODES} | {
-    "fused layers": {"fuse_layers": True},
-    "token": {"span_mode": "token_level"},
-    "token with head": {"span_mode": "token_level", "span_head": True},
-    "bi-encoder": bi_encoder(),
-    "bi-encoder, fused": bi_encoder(fusion="l2l-t2t-l2t-t2l"),
-    "bi-encoder, token": bi_encoder("deberta-v2", span_mode="token_level"),
-}
 every_architecture = pytest.mark.parametrize("changes", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 ROWS = [Row(tuple(s.split()), LABELS[: 1 + i % 4]) for i, s in enumerate(SENTENCES)]
 

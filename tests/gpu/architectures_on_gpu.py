@@ -15,22 +15,9 @@ from torch import nn
 from spanwright import DecodeOptions, Span, modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
-from support.tiny import FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
+from support.tiny import ARCHITECTURES, FAMILIES, LABELS, SENTENCES, tiny_extractor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ARCHITECTURES = {
-    **{
-        mode: {"span_mode": mode}
-        for mode in ("markerV0", "marker", "markerV1", "markerV2", "query", "mlp", "cat", "conv_conv")
-    },
-    **{mode: {"span_mode": mode} for mode in ("conv_max", "conv_mean", "conv_sum", "conv_share")},
-    "fused layers": {"fuse_layers": True},
-    "token": {"span_mode": "token_level"},
-    "token with head": {"span_mode": "token_level", "span_head": True},
-    "bi-encoder": bi_encoder(),
-    "bi-encoder, fused": bi_encoder(fusion="l2l-t2t-l2t-t2l"),
-    "bi-encoder, token": bi_encoder("deberta-v2", span_mode="token_level"),
-}
 ROWS = [Row(tuple(SENTENCES[1].split()), LABELS), Row(tuple(SENTENCES[2].split()), LABELS)]
 GOLD = [[Span(0, 2, "person")], [Span(5, 7, "country")]]
 

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
 from spanwright import DecodeOptions, Extractor, Span, modes
-from spanwright.config import LossOptions, SpanMode
+from spanwright.config import LossOptions
 from spanwright.data.load import load_examples
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.tensors import Candidates, SpanScores, Targets
 from support.peer import peer_batch
-from support.tiny import FAMILIES, bi_encoder, tiny_extractor
+from support.tiny import FAMILIES, SPAN_MODES, bi_encoder, tiny_extractor
 
 SEED = os.environ.get("SPANWRIGHT_PARITY_SEED", "0")
 CASES = int(os.environ.get("SPANWRIGHT_PARITY_CASES", "10"))
-SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
 SCHEMAS = ["", "", "l2l-t2t", "l2t-t2l", "l2l-t2t-l2t-t2l", "t2l"]
 LABELS = ("politician", "political party", "country", "event", "organisation", "location")
 

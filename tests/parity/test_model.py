@@ -9,6 +9,7 @@ import torch
 
 from spanwright import DecodeOptions, Extractor, modes
 from spanwright.encoding import Row
+from support.peer import peer_batch
 from support.tiny import FAMILIES, LABELS, SENTENCES, random_text, tiny_extractor
 
 MANY_LABELS = tuple(f"{kind} {number}" for number in range(9) for kind in ("kind of thing", "person", "city"))[:25]
@@ -27,19 +28,9 @@ def both(extractor, folder, load_peer):
 
 def peer_logits(peer, words, labels):
     """The peer's network on the peer's own batch."""
-    collate = peer.data_collator_class(
-        peer.config,
-        data_processor=peer.data_processor,
-        return_tokens=True,
-        return_entities=True,
-        return_id_to_classes=True,
-        prepare_labels=False,
-    )
-    batch = collate([{"tokenized_text": list(w), "ner": None} for w in words], entity_types=list(labels))
-    keys = ("input_ids", "attention_mask", "words_mask", "text_lengths", "span_idx", "span_mask")
+    batch = peer_batch(peer, words, labels)
     with torch.no_grad():
-        output = peer.model(**{key: batch[key] for key in keys})
-    return batch, output.logits
+        return batch, peer.model(**batch).logits
 
 
 def our_logits(extractor, words, labels):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from spanwright.checkpoint import Package, pack
-from spanwright.config import ModelConfig
+from spanwright.config import ModelConfig, SpanMode
 from spanwright.extractor import Extractor
 from spanwright.model import build
 
@@ -143,6 +143,17 @@ def bi_encoder(label_family: str = "bert", **changes: Any) -> dict[str, Any]:
     size = len(plain_tokenizer(label_family))
     config = {"model_type": label_family, "vocab_size": size, **_SIZES[label_family]}
     return {"label_backbone": f"tiny-{label_family}", "label_backbone_config": config, **changes}
+
+
+SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
+ARCHITECTURES = {mode: {"span_mode": mode} for mode in SPAN_MODES} | {
+    "fused layers": {"fuse_layers": True},
+    "token": {"span_mode": "token_level"},
+    "token with head": {"span_mode": "token_level", "span_head": True},
+    "bi-encoder": bi_encoder(),
+    "bi-encoder, fused": bi_encoder(fusion="l2l-t2t-l2t-t2l"),
+    "bi-encoder, token": bi_encoder("deberta-v2", span_mode="token_level"),
+}
 
 
 def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **changes: Any) -> Package:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -23,6 +23,7 @@ from spanwright.config import (
     OptimizerOptions,
     TrainConfig,
     ValidationOptions,
+    from_mapping,
 )
 from spanwright.entities import Example, Span
 from spanwright.errors import ConfigError, DataError, nearest
@@ -307,20 +308,11 @@ def training_config(
     sections["training"]["freeze"] = tuple(_COMPONENTS.get(name, name) for name in freeze_components)
     sections["training"]["precision"] = "bf16" if bf16 else "fp16" if fp16 else "fp32"
     return TrainConfig(
-        training=_made(LoopOptions, sections["training"]),
-        optimizer=_made(OptimizerOptions, sections["optimizer"]),
-        loss=_made(LossOptions, sections["loss"]),
-        validation=_made(ValidationOptions, sections["validation"]),
+        training=from_mapping(LoopOptions, sections["training"]),
+        optimizer=from_mapping(OptimizerOptions, sections["optimizer"]),
+        loss=from_mapping(LossOptions, sections["loss"]),
+        validation=from_mapping(ValidationOptions, sections["validation"]),
     )
-
-
-Options = TypeVar("Options")
-
-
-def _made(kind: type[Options], values: dict[str, Any]) -> Options:
-    from spanwright.config import from_mapping
-
-    return from_mapping(kind, values)
 
 
 def _decode(flat_ner: bool, threshold: float, multi_label: bool) -> DecodeOptions:
