@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from spanwright.config import DecodeOptions, TrainConfig
-from spanwright.entities import Entity, Example, Span, Word
+from spanwright.entities import Entity, Example, Extraction, Relation, RelationGold, Span, SpanRelation, Word
 from spanwright.errors import (
     CheckpointError,
     ConfigError,
@@ -41,9 +41,13 @@ __all__ = [
     "DecodeOptions",
     "Entity",
     "Example",
+    "Extraction",
     "Extractor",
     "ModeError",
+    "Relation",
+    "RelationGold",
     "Span",
+    "SpanRelation",
     "SpanwrightError",
     "TrainConfig",
     "TrainingError",

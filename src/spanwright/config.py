@@ -31,6 +31,26 @@ SpanMode = Literal[
     "conv_share",
     "token_level",
 ]
+# how a relation model judges whether two entities belong together at all; "none" scores every pair
+Adjacency = Literal["dot", "mlp", "attention", "bilinear", "gcn", "gat", "none"]
+TripleScore = Literal[
+    "UM",
+    "SE",
+    "TransE",
+    "TransH",
+    "TransF",
+    "PairRE",
+    "TripleRE",
+    "DistMult",
+    "DistMA",
+    "SimplE",
+    "ComplEx",
+    "QuatE",
+    "HolE",
+    "TuckER",
+    "ERMLP",
+    "ConvKB",
+]
 Splitter = Literal["whitespace", "script"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -46,21 +66,23 @@ class DecodeOptions:
 
     threshold: least score kept (exclusive), one for all labels or one for each; a label absent from the mapping takes
     0.5. overlap: "flat" lets no two entities share a word, "nested" lets one lie within another. multi_label: the same
-    span may carry several labels.
+    span may carry several labels. relation_threshold: as threshold, of a relation model's relations.
+    adjacency_threshold: how near, in (0, 1), two entities must be for the model to look for a relation. Both default to
+    `threshold` where that is one number, else to 0.5.
     """
 
     threshold: float | Mapping[str, float] = DEFAULT_THRESHOLD
     overlap: Overlap = "flat"
     multi_label: bool = False
+    relation_threshold: float | Mapping[str, float] | None = None
+    adjacency_threshold: float | None = None
 
     def __post_init__(self) -> None:
         require_choice("overlap", self.overlap, Overlap)
-        named = self.threshold.items() if isinstance(self.threshold, Mapping) else [("", self.threshold)]
-        for label, value in named:
-            place = f"threshold[{label!r}]" if label else "threshold"
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ConfigError(f"`{place}` must be a number in [0, 1], but is {value!r}.")
-            require(0.0 <= value <= 1.0, place, "lie in [0, 1]", value)
+        _require_threshold("threshold", self.threshold)
+        for name in ("relation_threshold", "adjacency_threshold"):
+            if getattr(self, name) is not None:
+                _require_threshold(name, getattr(self, name))
 
     def least_threshold(self) -> float:
         """The lowest threshold that a label may have."""
@@ -70,9 +92,33 @@ class DecodeOptions:
 
     def threshold_of(self, label: str) -> float:
         """The least score (exclusive) at which `label` is kept."""
-        if isinstance(self.threshold, Mapping):
-            return float(self.threshold.get(label, DEFAULT_THRESHOLD))
-        return float(self.threshold)
+        return _threshold_of(self.threshold, label)
+
+    def relation_threshold_of(self, label: str) -> float:
+        """The least score (exclusive) at which relation `label` is kept."""
+        return _threshold_of(self._single() if self.relation_threshold is None else self.relation_threshold, label)
+
+    def least_adjacency(self) -> float:
+        """The least adjacency (exclusive) of two entities that may be related."""
+        return self._single() if self.adjacency_threshold is None else self.adjacency_threshold
+
+    def _single(self) -> float:
+        return DEFAULT_THRESHOLD if isinstance(self.threshold, Mapping) else float(self.threshold)
+
+
+def _threshold_of(threshold: float | Mapping[str, float], label: str) -> float:
+    if isinstance(threshold, Mapping):
+        return float(threshold.get(label, DEFAULT_THRESHOLD))
+    return float(threshold)
+
+
+def _require_threshold(name: str, threshold: object) -> None:
+    named = threshold.items() if isinstance(threshold, Mapping) else [("", threshold)]
+    for label, value in named:
+        place = f"{name}[{label!r}]" if label else name
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConfigError(f"`{place}` must be a number in [0, 1], but is {value!r}.")
+        require(0.0 <= value <= 1.0, place, "lie in [0, 1]", value)
 
 
 @dataclass(frozen=True)
@@ -90,6 +136,10 @@ class ModelConfig:
     backbone count, not the last alone. label_backbone: name of a second transformer that reads the labels
     (bi-encoder), label_backbone_config its configuration. fusion: steps in which a bi-encoder's labels and words
     attend to each other ("l2l-t2t-l2t-t2l"), num_fusion_layers times; "" for none.
+
+    adjacency: of a relation model, which entities it pairs; None for a model that knows no relations. triples: how a
+    pair is scored, a function of knowledge graphs; None for a projection of the two. relation_token, its id and
+    relation_at_marker: as those of entities.
     """
 
     backbone: str
@@ -114,6 +164,11 @@ class ModelConfig:
     label_backbone_config: Mapping[str, Any] = field(default_factory=dict)
     fusion: str = ""
     num_fusion_layers: int = 1
+    adjacency: Adjacency | None = None
+    triples: TripleScore | None = None
+    relation_token: str = "<<REL>>"
+    relation_token_id: int = -1
+    relation_at_marker: bool = True
     published: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,6 +187,25 @@ class ModelConfig:
         steps = self.fusion.split("-") if self.fusion else []
         require(set(steps) <= FUSION_STEPS, "fusion", f"join {', '.join(sorted(FUSION_STEPS))} by '-'", self.fusion)
         require(not self.span_head or self.is_token_level, "span_head", "be False in a span model", self.span_head)
+        self._check_relations()
+
+    def _check_relations(self) -> None:
+        if not self.finds_relations:
+            require(self.triples is None, "triples", "be None without `adjacency`", self.triples)
+            return
+        require_choice("adjacency", self.adjacency, Adjacency)
+        if self.triples is not None:
+            require_choice("triples", self.triples, TripleScore)
+        require(not self.is_bi_encoder, "label_backbone", "be None in a relation model", self.label_backbone)
+        require(not self.span_head, "span_head", "be False in a relation model", self.span_head)
+        parts = {"attention": 8, "gat": 8}.get(self.adjacency or "", 4 if self.triples == "QuatE" else 2)
+        rule = f"be a multiple of {parts} for its relation part"
+        require(self.hidden_size % parts == 0, "hidden_size", rule, self.hidden_size)
+
+    @property
+    def finds_relations(self) -> bool:
+        """Whether the model finds relations between entities."""
+        return self.adjacency is not None
 
     @property
     def is_token_level(self) -> bool:
@@ -164,6 +238,8 @@ class NewModelOptions:
     span_mode: SpanMode = "markerV0"
     span_head: bool = False
     fuse_layers: bool = False
+    adjacency: Adjacency | None = None
+    triples: TripleScore | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +247,9 @@ class LossOptions:
     """Section `[loss]`: binary cross-entropy over cells, or focal loss where `focal_gamma` > 0.
 
     focal_alpha: weight of positives in [0, 1], negatives weigh 1 - alpha; -1 for none. reduction "mean" averages over
-    real cells, so that neither padding nor accumulation changes the objective; "sum" is the published one.
+    real cells, so that neither padding nor accumulation changes the objective; "sum" is the published one. The weights
+    are of the terms that a model may have beside each other: its entities, a span head, the adjacency of entities, and
+    their relations.
     """
 
     focal_alpha: float = -1.0
@@ -179,6 +257,10 @@ class LossOptions:
     prob_margin: float = 0.0
     label_smoothing: float = 0.0
     reduction: Reduction = "mean"
+    entity_weight: float = 1.0
+    head_weight: float = 1.0
+    adjacency_weight: float = 1.0
+    relation_weight: float = 1.0
 
     def __post_init__(self) -> None:
         require_choice("reduction", self.reduction, Reduction)
@@ -186,6 +268,8 @@ class LossOptions:
         require(self.focal_gamma >= 0, "focal_gamma", "be 0 or more", self.focal_gamma)
         require(0 <= self.prob_margin < 1, "prob_margin", "lie in [0, 1)", self.prob_margin)
         require(0 <= self.label_smoothing < 1, "label_smoothing", "lie in [0, 1)", self.label_smoothing)
+        for name in ("entity_weight", "head_weight", "adjacency_weight", "relation_weight"):
+            require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -193,14 +277,17 @@ class LabelOptions:
     """Section `[labels]`: which labels a training row is asked.
 
     max_labels: a row asks all its own labels, then negatives from the data set's inventory up to this many.
-    num_negatives: at most this many negatives instead (None: as many as fit).
+    num_negatives: at most this many negatives instead (None: as many as fit). max_relations: as max_labels, of the
+    labels of relations.
     """
 
     max_labels: int = 25
     num_negatives: int | None = None
+    max_relations: int = 25
 
     def __post_init__(self) -> None:
         require(self.max_labels >= 1, "max_labels", "be at least 1", self.max_labels)
+        require(self.max_relations >= 1, "max_relations", "be at least 1", self.max_relations)
         require(
             self.num_negatives is None or self.num_negatives >= 0, "num_negatives", "be 0 or more", self.num_negatives
         )

@@ -12,9 +12,9 @@ import torch
 from spanwright import modes
 from spanwright.checkpoint import Package, load_package, local_folder, save_package
 from spanwright.config import DecodeOptions
-from spanwright.decoding import candidates, resolve
+from spanwright.decoding import between, candidates, relation_candidates, resolve
 from spanwright.encoding import BatchEncoder, Row
-from spanwright.entities import Entity, ScoredSpan, Word
+from spanwright.entities import Entity, Extraction, Relation, ScoredRelation, ScoredSpan, Word
 from spanwright.errors import CheckpointError, ConfigError, DataError, require
 from spanwright.model import GLiNER
 from spanwright.text.windows import Window, plan_windows
@@ -127,11 +127,7 @@ class Extractor:
             DataError: a text or label is not a string, a label is empty, or there are not as many lists as texts.
 
         """
-        if isinstance(texts, str):
-            raise DataError("`texts` must be a list of strings, but is one string. Use `extract` for a single text.")
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise DataError(f"texts[{index}] must be a string, but is {text!r} ({type(text).__name__}).")
+        _require_texts(texts)
         vectors = labels if isinstance(labels, LabelVectors) else None
         asked = (
             [labels.names] * len(texts) if isinstance(labels, LabelVectors) else _labels_per_text(labels, len(texts))
@@ -143,12 +139,62 @@ class Extractor:
             for text, ws, spans in zip(texts, words, self.find_spans(rows, options, vectors), strict=True)
         ]
 
+    def extract_relations(
+        self, text: str, labels: Sequence[str], relations: Sequence[str], options: DecodeOptions = DecodeOptions()
+    ) -> Extraction:
+        """The entities of one text, and the relations between them. Of a relation model only.
+
+        Raises:
+            ConfigError: the model knows no relations.
+            DataError: as `extract`.
+
+        """
+        return self.extract_relations_many([text], labels, relations, options)[0]
+
+    def extract_relations_many(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[str] | Sequence[Sequence[str]],
+        relations: Sequence[str] | Sequence[Sequence[str]],
+        options: DecodeOptions = DecodeOptions(),
+    ) -> list[Extraction]:
+        """The entities and relations of each text. `labels`, `relations`: one list for all, or one list per text.
+
+        Relations come in the order of heads, then tails; both are among the text's entities.
+
+        Raises:
+            ConfigError: the model knows no relations.
+            DataError: as `extract_many`.
+
+        """
+        if not self.model.config.finds_relations:
+            raise ConfigError("`extract_relations` must be asked of a relation model, but this model knows none.")
+        _require_texts(texts)
+        asked, related = (_labels_per_text(names, len(texts)) for names in (labels, relations))
+        words = [self.split_words(text) for text in texts]
+        rows = [Row(tuple(w.text for w in ws), *names) for ws, *names in zip(words, asked, related, strict=True)]
+        return [
+            _extraction(found, text, ws) for text, ws, found in zip(texts, words, self.find(rows, options), strict=True)
+        ]
+
     def find_spans(
         self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
     ) -> list[list[ScoredSpan]]:
-        """The spans of each row of words, in the words' order. This is what `extract_many` and evaluation share.
+        """The spans of each row of words, in the words' order.
 
-        A bi-encoder reads each distinct label once, unless `vectors` have them.
+        Raises:
+            ConfigError: as `find`.
+
+        """
+        return [found.spans for found in self.find(rows, options, vectors)]
+
+    def find(
+        self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
+    ) -> list[Found]:
+        """The spans of each row of words, in the words' order, and their relations.
+
+        This is what `extract_many` and evaluation share. A bi-encoder reads each distinct label once, unless `vectors`
+        have them.
 
         Raises:
             ConfigError: the vectors are of other weights than the model has now.
@@ -158,17 +204,18 @@ class Extractor:
             self._require_current(vectors)
         elif self.model.config.is_bi_encoder:
             vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
-        found: list[list[ScoredSpan]] = [[] for _ in rows]
+        found = [Found([], []) for _ in rows]
         questions = [question for index, row in enumerate(rows) for question in self._questions(index, row)]
         for batch in _batches(questions, self._batch_tokens(), self.model.config.max_width):
-            for question, spans in zip(batch, self._score(batch, options, vectors), strict=True):
-                window = question.window
-                found[question.row] += [
+            for question, seen in zip(batch, self._score(batch, options, vectors), strict=True):
+                window, row = question.window, found[question.row]
+                row.spans.extend(
                     span.shifted(window.start)
-                    for span in spans
+                    for span in seen.spans
                     if window.own_start <= span.start + window.start < window.own_end
-                ]
-        return [resolve(spans, options) for spans in found]
+                )
+                row.relations.extend(relation.shifted(window.start) for relation in seen.relations)
+        return [_resolved(row, options) for row in found]
 
     def split_words(self, text: str) -> tuple[Word, ...]:
         """The words of `text` that the model can see: without those that its tokenizer finds nothing in."""
@@ -192,18 +239,24 @@ class Extractor:
         config = self.model.config
         overlap = min(max(2 * config.max_width, config.max_words // 8), config.max_words // 2)
         costs = self.encoder.costs(row.words)
-        for labels in self._label_groups(row.labels):
-            room = self.encoder.room(labels)
+        for labels in self._label_groups(row.labels, row.relations):
+            room = self.encoder.room(labels, row.relations)
             for window in plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap):
                 words = row.words[window.start : window.end]
-                prompt = len(self.encoder.prompt(labels).ids)
-                yield _Question(index, window, Row(words, labels), prompt + sum(costs[window.start : window.end]))
+                prompt = len(self.encoder.prompt(labels, row.relations).ids)
+                asked = Row(words, labels, row.relations)
+                yield _Question(index, window, asked, prompt + sum(costs[window.start : window.end]))
 
-    def _label_groups(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
+    def _label_groups(self, labels: tuple[str, ...], relations: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
         """`labels` whole, or in groups whose prompts leave half of the transformer's positions to the words."""
         limit = self.encoder.max_positions
-        if limit is None or len(self.encoder.prompt(labels).ids) <= limit // 2:
+        if limit is None or len(self.encoder.prompt(labels, relations).ids) <= limit // 2:
             return [labels]
+        if relations:  # those between entities of two groups would be lost
+            raise DataError(
+                f"Labels and relations asked together must fit half of the model's {limit} positions, but these "
+                f"{len(labels)} labels and {len(relations)} relations do not. Ask for fewer at a time."
+            )
         groups: list[tuple[str, ...]] = []
         group: tuple[str, ...] = ()
         for label in labels:
@@ -217,17 +270,19 @@ class Extractor:
             group = (*group, label)
         return [*groups, group]
 
-    def _score(
-        self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None
-    ) -> list[list[ScoredSpan]]:
+    def _score(self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None) -> list[Found]:
         rows = [question.asked for question in batch]
         if vectors is None:
             encoded = self.encoder.encode(rows)
         else:
             encoded = replace(self.encoder.encode(rows, vectors.places), labels=vectors.vectors)
         with modes.inference(self.model):
-            scores = self.model(encoded.to(self.model.device), options.least_threshold())
-            return candidates(scores, [row.labels for row in rows], options)
+            scores = self.model(encoded.to(self.model.device), options.least_threshold(), options.least_adjacency())
+            spans = candidates(scores, [row.labels for row in rows], options)
+            if scores.relations is None:
+                return [Found(own, []) for own in spans]
+            related = relation_candidates(scores.relations, [row.relations for row in rows], options)
+            return [Found(own, relations) for own, relations in zip(spans, related, strict=True)]
 
     def _label_weights(self) -> tuple[object, ...]:
         """What changes whenever the weights that label vectors come from do: storages, versions, kinds."""
@@ -266,6 +321,14 @@ Labels = Sequence[str] | LabelVectors
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in a row of words: its spans, and the relations between their words."""
+
+    spans: list[ScoredSpan]
+    relations: list[ScoredRelation]
+
+
+@dataclass(frozen=True, slots=True)
 class _Question:
     """One forward's worth of a row: `asked` are the words of `window` and a group of labels; cost in subtokens."""
 
@@ -292,6 +355,19 @@ def _batches(questions: Iterable[_Question], max_tokens: int, max_width: int) ->
         batch.append(question)
     if batch:
         yield batch
+
+
+def _resolved(row: Found, options: DecodeOptions) -> Found:
+    spans = resolve(row.spans, options)
+    return Found(spans, sorted(between(row.relations, spans), key=lambda r: (r.head, r.tail)))
+
+
+def _require_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise DataError("`texts` must be a list of strings, but is one string. Ask for a single text by itself.")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"texts[{index}] must be a string, but is {text!r} ({type(text).__name__}).")
 
 
 def _labels_per_text(labels: Sequence[str] | Sequence[Sequence[str]], num_texts: int) -> list[tuple[str, ...]]:
@@ -324,6 +400,15 @@ def checked_labels(labels: Iterable[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(checked))
 
 
+def _extraction(found: Found, text: str, words: Sequence[Word]) -> Extraction:
+    entities = [_entity(span, text, words) for span in found.spans]
+    by_words: dict[tuple[int, int], Entity] = {}
+    for span, entity in zip(found.spans, entities, strict=True):
+        by_words.setdefault((span.start, span.end), entity)  # of several labels, the better one stands first
+    relations = [Relation(by_words[r.head], by_words[r.tail], r.label, r.score) for r in found.relations]
+    return Extraction(entities, relations)
+
+
 def _entity(span: ScoredSpan, text: str, words: Sequence[Word]) -> Entity:
     start, end = words[span.start].start, words[span.end - 1].end
     return Entity(start, end, text[start:end], span.label, span.score)
@@ -349,4 +434,4 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return found
 
 
-__all__ = ["CheckpointError", "Extractor", "LabelVectors", "checked_labels"]
+__all__ = ["CheckpointError", "Extractor", "Found", "LabelVectors", "checked_labels"]

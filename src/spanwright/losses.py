@@ -22,20 +22,31 @@ def span_loss(scores: Scores, targets: Targets, options: LossOptions = LossOptio
     """
     total = scores.logits.new_zeros((), dtype=torch.float32)
     count = torch.zeros((), dtype=torch.long, device=total.device)
-    for (logits, real), values in zip(scores.cells(), targets.cells(), strict=True):
-        cells = cell_loss(logits.float(), values, options)
-        total = total + cells.masked_fill(~real, 0.0).sum()
-        count = count + real.sum()
+    weights = {
+        "entity": options.entity_weight,
+        "head": options.head_weight,
+        "adjacency": options.adjacency_weight,
+        "relation": options.relation_weight,
+    }
+    for cells in scores.cells():
+        loss = cell_loss(
+            cells.logits.float(), targets.of(cells.term), options, are_probabilities=cells.are_probabilities
+        )
+        total = total + weights[cells.term] * loss.masked_fill(~cells.real, 0.0).sum()
+        count = count + cells.real.sum()
     return LossSum(total, count)
 
 
-def cell_loss(logits: Tensor, values: Tensor, options: LossOptions) -> Tensor:
-    """The loss of each cell, of the shape of `logits`; `values` in {0, 1}."""
+def cell_loss(logits: Tensor, values: Tensor, options: LossOptions, *, are_probabilities: bool = False) -> Tensor:
+    """The loss of each cell, of the shape of `logits`; `values` in {0, 1}.
+
+    are_probabilities: `logits` are sigmoids already (attention weights have no logits).
+    """
     smoothing = options.label_smoothing
     target = values.to(logits.dtype) * (1 - smoothing) + 0.5 * smoothing
-    positive = torch.sigmoid(logits)
+    positive = logits if are_probabilities else torch.sigmoid(logits)
     shifted = (positive - options.prob_margin).clamp(0, 1) if options.prob_margin > 0 else positive
-    if options.reduction == "sum":
+    if options.reduction == "sum" or are_probabilities:
         surprise, false_alarm = -positive.clamp_min(_LEAST).log(), -(1 - shifted).clamp_min(_LEAST).log()
     elif options.prob_margin > 0:
         surprise, false_alarm = -F.logsigmoid(logits), -(1 - shifted).clamp_min(_LEAST).log()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spanwright.tensors import Candidates, TokenScores
+from spanwright.tensors import Candidates, Scores, SpanScores, TokenScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,32 @@ def pairs(scores: TokenScores, threshold: Tensor | float, *, strict_inside: bool
     return Pairs(row, first, last, column, least)
 
 
-def spans_in(scores: TokenScores, threshold: float) -> Candidates:
-    """The spans of `pairs`, of whatever label, padded to at least one per row: what a span head is shown."""
+def spans_in(scores: Scores, threshold: float) -> Candidates:
+    """The spans that score above `threshold` for whatever label, padded to at least one per row.
+
+    What a span head is shown, and what a relation model may relate. A token model's stand once for each label.
+    """
+    if isinstance(scores, SpanScores):
+        values = torch.sigmoid(scores.logits.detach().float()).masked_fill(~scores.label_mask[:, None, None, :], -1.0)
+        row, first, width = ((values > threshold).any(dim=-1) & scores.span_mask()).nonzero(as_tuple=True)
+        return Candidates(*in_rows(row, torch.stack([first, first + width], dim=1), len(scores.word_mask)))
     found = pairs(
         TokenScores(scores.logits.detach(), scores.word_mask, scores.label_mask), threshold, strict_inside=True
     )
-    num_rows = len(scores.word_mask)
-    counts = torch.bincount(found.row, minlength=num_rows)
+    return Candidates(*in_rows(found.row, torch.stack([found.first, found.last], dim=1), len(scores.word_mask)))
+
+
+def in_rows(row: Tensor, values: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Values (N, 2), sorted by the `row` (N,) that each belongs to -> (B, most, 2) and the mask of what is real.
+
+    At least one place per row, so that nothing downstream is empty.
+    """
+    counts = torch.bincount(row, minlength=num_rows)
     most = max(int(counts.max()), 1) if num_rows else 1
-    place = torch.arange(len(found.row), device=counts.device) - (counts.cumsum(0) - counts)[found.row]
-    bounds = torch.zeros(num_rows, most, 2, dtype=torch.long, device=counts.device)
-    bounds[found.row, place] = torch.stack([found.first, found.last], dim=1)
-    return Candidates(bounds, torch.arange(most, device=counts.device)[None] < counts[:, None])
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    table = torch.zeros(num_rows, most, 2, dtype=torch.long, device=row.device)
+    table[row, place] = values
+    return table, torch.arange(most, device=row.device)[None] < counts[:, None]
 
 
 def _next_true(flags: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ what it alone can know, and moves as a whole with `to`.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -51,6 +51,26 @@ class Candidates(_Movable):
 
 
 @dataclass(frozen=True, slots=True)
+class EntityPairs(_Movable):
+    """Pairs of a row's candidates: places (B, P, 2), the head's and the tail's among them; mask (B, P)."""
+
+    places: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RelationQuestions(_Movable):
+    """What a relation model is asked: positions, mask (B, R): the subtoken where each relation's vector is read.
+
+    pairs: in training, the pairs of `EncodedBatch.candidates` that are scored; without, the model finds its own.
+    """
+
+    positions: Tensor
+    mask: Tensor
+    pairs: EntityPairs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedBatch(_Movable):
     """What the network reads.
 
@@ -58,7 +78,8 @@ class EncodedBatch(_Movable):
     subtoken of the row or, in a bi-encoder, at this row of `labels` · word_starts, word_ends, word_mask (B, L): the
     subtokens `[start, end)` of each word · word_counts: words of each row, on the host, so that packing needs no copy
     back from the device · labels: of a bi-encoder, the texts of the distinct labels, or their vectors (N, D) ·
-    candidates: in training, the spans that a span head scores; without, it finds its own.
+    candidates: in training, the spans that a span head scores or that may be related; without, the model finds its
+    own · relations: of a relation model, which relations are asked.
     """
 
     input_ids: Tensor
@@ -71,6 +92,7 @@ class EncodedBatch(_Movable):
     word_counts: tuple[int, ...]
     labels: LabelTexts | Tensor | None = None
     candidates: Candidates | None = None
+    relations: RelationQuestions | None = None
 
     def __post_init__(self) -> None:
         rows = self.input_ids.shape[0]
@@ -84,16 +106,62 @@ class EncodedBatch(_Movable):
             )
 
 
+Term = Literal["entity", "head", "adjacency", "relation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One term of a loss: logits, and which of them are `real`; or probabilities, where a part gives those."""
+
+    term: Term
+    logits: Tensor
+    real: Tensor
+    are_probabilities: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RelationScores(_Movable):
+    """What the relation part gives: logits (B, P, R) of `pairs` of `entities`; label_mask (B, R).
+
+    adjacency (B, E, E): how likely two entities are related at all, a probability; None of a model that asks every
+    pair.
+    """
+
+    logits: Tensor
+    entities: Candidates
+    pairs: EntityPairs
+    label_mask: Tensor
+    adjacency: Tensor | None = None
+
+    def cell_mask(self) -> Tensor:
+        """(B, P, R) True where both the pair and the relation are real."""
+        return self.pairs.mask.unsqueeze(-1) & self.label_mask.unsqueeze(1)
+
+    def cells(self) -> tuple[Cells, ...]:
+        """What a loss is computed of; of rows that ask no relation, and of an entity with itself, nothing.
+
+        gliner trains the adjacency of an entity with itself towards 0, where most adjacencies cannot get: x.x >= 0.
+        """
+        relations = Cells("relation", self.logits, self.cell_mask())
+        if self.adjacency is None:
+            return (relations,)
+        mask = self.entities.mask & self.label_mask.any(dim=1, keepdim=True)
+        itself = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        square = mask.unsqueeze(2) & mask.unsqueeze(1) & ~itself
+        return Cells("adjacency", self.adjacency, square, are_probabilities=True), relations
+
+
 @dataclass(frozen=True, slots=True)
 class SpanScores(_Movable):
     """What the span network gives: logits (B, L, K, C); word_mask (B, L); label_mask (B, C).
 
-    Cell (b, l, k, c) is the span of words `[l, l + k + 1)` of row b with label c.
+    Cell (b, l, k, c) is the span of words `[l, l + k + 1)` of row b with label c. relations: of a relation model.
     """
 
     logits: Tensor
     word_mask: Tensor
     label_mask: Tensor
+    relations: RelationScores | None = None
 
     def span_mask(self) -> Tensor:
         """(B, L, K) True where the span ends within its row's words."""
@@ -103,16 +171,18 @@ class SpanScores(_Movable):
         """(B, L, K, C) True where both the span and the label are real."""
         return self.span_mask().unsqueeze(-1) & self.label_mask[:, None, None, :]
 
-    def cells(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """What a loss is computed of: logits, and which of them are real."""
-        return ((self.logits, self.cell_mask()),)
+    def cells(self) -> tuple[Cells, ...]:
+        """What a loss is computed of."""
+        spans = Cells("entity", self.logits, self.cell_mask())
+        return (spans,) if self.relations is None else (spans, *self.relations.cells())
 
 
 @dataclass(frozen=True, slots=True)
 class TokenScores(_Movable):
     """What the token network gives: logits (B, L, C, 3) of start, end, inside; word_mask (B, L); label_mask (B, C).
 
-    candidates, head_logits (B, N, C): of a model with a span head, the spans that it scored.
+    candidates, head_logits (B, N, C): of a model with a span head, the spans that it scored. relations: of a relation
+    model.
     """
 
     logits: Tensor
@@ -120,17 +190,21 @@ class TokenScores(_Movable):
     label_mask: Tensor
     candidates: Candidates | None = None
     head_logits: Tensor | None = None
+    relations: RelationScores | None = None
 
     def cell_mask(self) -> Tensor:
         """(B, L, C, 1) True where both the word and the label are real."""
         return (self.word_mask.unsqueeze(-1) & self.label_mask.unsqueeze(1)).unsqueeze(-1)
 
-    def cells(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """What a loss is computed of: logits, and which of them are real."""
-        tokens = (self.logits, self.cell_mask())
+    def cells(self) -> tuple[Cells, ...]:
+        """What a loss is computed of."""
+        tokens = Cells("entity", self.logits, self.cell_mask())
+        if self.relations is not None:
+            return tokens, *self.relations.cells()
         if self.candidates is None or self.head_logits is None:
             return (tokens,)
-        return tokens, (self.head_logits, self.candidates.mask.unsqueeze(-1) & self.label_mask.unsqueeze(1))
+        real = self.candidates.mask.unsqueeze(-1) & self.label_mask.unsqueeze(1)
+        return tokens, Cells("head", self.head_logits, real)
 
 
 Scores = SpanScores | TokenScores
@@ -141,16 +215,27 @@ class Targets(_Movable):
     """Gold cells in {0, 1}, of the shapes of the logits: `values` (B, L, K, C), or (B, L, C, 3) of a token model.
 
     num_cells: the real cells among them, known on the host (of a token model, pairs of words and labels).
-    head_values (B, N, C): those of the span head's candidates.
+    head_values (B, N, C): those of the span head's candidates. adjacency (B, E, E), relation_values (B, P, R): of a
+    relation model, which entities are related, and by which relation.
     """
 
     values: Tensor
     num_cells: int
     head_values: Tensor | None = None
+    adjacency: Tensor | None = None
+    relation_values: Tensor | None = None
 
-    def cells(self) -> tuple[Tensor, ...]:
-        """One for each of the scores' `cells`."""
-        return (self.values,) if self.head_values is None else (self.values, self.head_values)
+    def of(self, term: Term) -> Tensor:
+        """The gold cells of a term of the scores' `cells`."""
+        values = {
+            "entity": self.values,
+            "head": self.head_values,
+            "adjacency": self.adjacency,
+            "relation": self.relation_values,
+        }[term]
+        if values is None:
+            raise ValueError(f"`targets` must have cells of {term}, as the scores have, but have none.")
+        return values
 
 
 @dataclass(frozen=True, slots=True)

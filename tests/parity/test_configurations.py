@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from spanwright import DecodeOptions, Extractor, Span, modes
+from spanwright import DecodeOptions, Extractor, modes
 from spanwright.config import LossOptions
-from spanwright.data.load import load_examples
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.tensors import Candidates, SpanScores, Targets
+from support.compare import compare_gradients, gold_spans, sentences, still
 from support.peer import peer_batch
 from support.tiny import FAMILIES, SPAN_MODES, bi_encoder, tiny_extractor
 
@@ -50,21 +50,6 @@ def draw(seed: str) -> tuple[str, dict[str, Any]]:
     if kind.startswith("bi"):
         changes |= bi_encoder(rng.choice(FAMILIES), fusion=rng.choice(SCHEMAS), num_fusion_layers=rng.randint(1, 2))
     return family, changes
-
-
-def sentences(seed: str, number: int) -> list[list[str]]:
-    """Real sentences, of CrossNER politics, some cut short."""
-    rng = random.Random(seed)
-    examples = load_examples("examples/data/crossner_politics/train.jsonl").examples
-    return [example.word_texts[: rng.choice([1, 3, 8, 40, 40])] for example in rng.sample(examples, number)]
-
-
-def still(model):
-    """Without dropout anywhere, in either library's model."""
-    for module in model.modules():
-        for name in ("p", "dropout", "dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_prob"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
 
 
 @pytest.fixture
@@ -145,24 +130,10 @@ def hangs_on_a_tie(extractor, text, threshold) -> bool:
     words = tuple(word.text for word in extractor.split_words(text))
     with modes.inference(extractor.model):
         scores = extractor.model(extractor.encoder.encode([Row(words, asked(extractor))]), threshold)
-    values = torch.cat([torch.sigmoid(logits[real.expand_as(logits)]) for logits, real in scores.cells()])
+    values = torch.cat([torch.sigmoid(c.logits[c.real.expand_as(c.logits)]) for c in scores.cells()])
     values = values[values > threshold - 1e-6].sort().values
     close = len(values) > 1 and values.diff().min() < 1e-6
     return bool(close or (values - threshold).abs().min() < 1e-6)
-
-
-def gold_of(extractor, words, rng):
-    """Random gold spans that do not cross, of labels asked, within reach."""
-    gold = []
-    for row in words:
-        spans, start = [], 0
-        while start < len(row):
-            end = min(start + rng.randint(1, extractor.model.config.reach or 5), len(row))
-            if rng.random() < 0.4:
-                spans.append(Span(start, end, rng.choice(asked(extractor))))
-            start = end
-        gold.append(spans)
-    return gold
 
 
 @cases
@@ -172,7 +143,7 @@ def test_losses_and_gradients(pair):
     rng = random.Random(f"{SEED}/{case}/loss")
     words = sentences(f"{SEED}/{case}/loss", 4)
     words = groups(extractor, words)[0]
-    gold = gold_of(extractor, words, rng)
+    gold = gold_spans(extractor, words, asked(extractor), rng)
     theirs = peer_batch(peer, words, asked(extractor), gold)
     rows = [Row(tuple(row), asked(extractor)) for row in words]
     batch, targets = extractor.encoder.encode_with_targets(rows, gold, seed="")
@@ -199,24 +170,6 @@ def test_losses_and_gradients(pair):
 
 def fields_of(batch):
     return {name: getattr(batch, name) for name in type(batch).__dataclass_fields__}
-
-
-def compare_gradients(extractor, peer):
-    from spanwright.checkpoint.published import to_published
-
-    theirs = dict(peer.model.named_parameters())
-    largest = max(p.grad.abs().max().item() for p in extractor.model.parameters() if p.grad is not None)
-    compared = 0
-    for name, parameter in extractor.model.named_parameters():
-        if parameter.grad is None:
-            continue
-        expected = theirs[to_published(name)].grad
-        assert expected is not None, name
-        torch.testing.assert_close(
-            parameter.grad, expected, rtol=1e-4, atol=1e-5 * max(largest, 1.0), msg=lambda m, n=name: f"{n}: {m}"
-        )
-        compared += 1
-    assert compared > 10
 
 
 @cases

@@ -11,11 +11,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from spanwright.checkpoint import Package, pack
-from spanwright.config import ModelConfig, SpanMode
+from spanwright.config import Adjacency, ModelConfig, SpanMode
 from spanwright.extractor import Extractor
 from spanwright.model import build
 
 LABELS = ("person", "political party", "country", "organisation")
+RELATIONS = ("member of", "met in")
 SENTENCES = (
     "Parties with mainly Eurosceptic views are the ruling United Russia , and opposition parties .",
     "Angela Merkel met Barack Obama in Berlin on a rainy Tuesday in 2016 .",
@@ -104,10 +105,11 @@ def _trained(family: str) -> str:
     return str(tokenizer.to_str())
 
 
-def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
+def tiny_tokenizer(family: str = "bert", *, relations: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer with the markers that published models add."""
     tokenizer = plain_tokenizer(family)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[FLERT]", "<<ENT>>", "<<SEP>>"]})
+    markers = ["<<ENT>>", "<<SEP>>", "<<REL>>"] if relations else ["[FLERT]", "<<ENT>>", "<<SEP>>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": markers})
     return tokenizer
 
 
@@ -126,7 +128,7 @@ def plain_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
 
 def tiny_config(family: str = "bert", **changes: Any) -> ModelConfig:
     """A configuration of a few thousand parameters; `changes` are fields of ModelConfig."""
-    tokenizer = tiny_tokenizer(family)
+    tokenizer = tiny_tokenizer(family, relations="adjacency" in changes)
     config = ModelConfig(
         backbone=f"tiny-{family}",
         backbone_config={"model_type": family, "vocab_size": len(tokenizer), **_SIZES[family]},
@@ -134,6 +136,7 @@ def tiny_config(family: str = "bert", **changes: Any) -> ModelConfig:
         max_width=4,
         entity_token_id=tokenizer.convert_tokens_to_ids("<<ENT>>"),
         vocab_size=len(tokenizer),
+        relation_token_id=tokenizer.convert_tokens_to_ids("<<REL>>") if "adjacency" in changes else -1,
     )
     return replace(config, **changes)
 
@@ -145,15 +148,24 @@ def bi_encoder(label_family: str = "bert", **changes: Any) -> dict[str, Any]:
     return {"label_backbone": f"tiny-{label_family}", "label_backbone_config": config, **changes}
 
 
-SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
-ARCHITECTURES = {mode: {"span_mode": mode} for mode in SPAN_MODES} | {
-    "fused layers": {"fuse_layers": True},
-    "token": {"span_mode": "token_level"},
-    "token with head": {"span_mode": "token_level", "span_head": True},
-    "bi-encoder": bi_encoder(),
-    "bi-encoder, fused": bi_encoder(fusion="l2l-t2t-l2t-t2l"),
-    "bi-encoder, token": bi_encoder("deberta-v2", span_mode="token_level"),
+ADJACENCIES = get_args(Adjacency)
+RELATION_MODELS = {f"relations, {kind}": {"adjacency": kind} for kind in ADJACENCIES} | {
+    "relations, token": {"adjacency": "mlp", "span_mode": "token_level"},
+    "relations, triples": {"adjacency": "bilinear", "triples": "ComplEx"},
 }
+SPAN_MODES = [mode for mode in get_args(SpanMode) if mode != "token_level"]
+ARCHITECTURES = (
+    {mode: {"span_mode": mode} for mode in SPAN_MODES}
+    | {
+        "fused layers": {"fuse_layers": True},
+        "token": {"span_mode": "token_level"},
+        "token with head": {"span_mode": "token_level", "span_head": True},
+        "bi-encoder": bi_encoder(),
+        "bi-encoder, fused": bi_encoder(fusion="l2l-t2t-l2t-t2l"),
+        "bi-encoder, token": bi_encoder("deberta-v2", span_mode="token_level"),
+    }
+    | RELATION_MODELS
+)
 
 
 def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **changes: Any) -> Package:
@@ -166,7 +178,7 @@ def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **c
     if model.config.is_bi_encoder:
         label_family = model.config.label_backbone_config["model_type"]
         return pack(model, tiny_tokenizer(family), plain_tokenizer(label_family))
-    return pack(model, tiny_tokenizer(family))
+    return pack(model, tiny_tokenizer(family, relations=model.config.finds_relations))
 
 
 def tiny_extractor(family: str = "bert", *, seed: int = 0, **changes: Any) -> Extractor:

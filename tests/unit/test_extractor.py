@@ -64,7 +64,7 @@ def test_no_labels_no_entities(extractor):
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
-        ("one string", LABELS, "Use `extract` for a single text"),
+        ("one string", LABELS, "Ask for a single text by itself"),
         (["a", None], LABELS, r"texts\[1\] must be a string, but is None"),
         (["a"], "person", r"Did you mean \['person'\]"),
         (["a"], ["person", 3], "a mixture"),

@@ -15,7 +15,7 @@ from spanwright.config import DEFAULT_THRESHOLD
 
 _CARD = "README.md"
 _LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:\s*(.+?)\s*\n(?:.*\n)*?---\n")
-_PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "tokens", "spans")
+_PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "tokens", "spans", "relations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
     kind = "bi-encoder" if config.is_bi_encoder else "uni-encoder"
     level = f"token{', span head' * config.span_head}" if config.is_token_level else f"span ({config.span_mode})"
     extras = [", fused layers"] * config.fuse_layers + [f", fusion {config.fusion}"] * (model.fusion is not None)
+    if config.finds_relations:
+        extras.append(f", relations ({config.adjacency}, {config.triples or 'projected pairs'})")
     counts = Counter[str]()
     for name, parameter in model.named_parameters():
         counts[name.split(".")[0]] += parameter.numel()
@@ -59,6 +61,8 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     licence = _LICENCE.match(text) if text else None
     markers = {} if config.is_bi_encoder else {"entity": config.entity_token, "separator": config.separator_token}
+    if config.finds_relations:
+        markers["relation"] = config.relation_token
     return Inspection(
         folder=str(folder),
         architecture=f"{kind}, {level}{''.join(extras)}",

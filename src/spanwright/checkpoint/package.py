@@ -97,16 +97,14 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
             ) from None
         shape = {field: getattr(options, field) for field in NewModelOptions.__dataclass_fields__}
         config = ModelConfig(backbone=transformer.config.name_or_path or str(folder), **shape)
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": [_FILLER_TOKEN, config.entity_token, config.separator_token]}
-        )
+        tokenizer.add_special_tokens({"additional_special_tokens": _markers(config)})
         _grow_embeddings(transformer, len(tokenizer))
         config = replace(
             config,
             backbone=Path(config.backbone).name,
             backbone_config=_without_paths(transformer.config.to_dict()),
             vocab_size=len(tokenizer),
-            entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token),
+            **_marker_ids(config, tokenizer),
         )
         model = GLiNER(config, Backbone(transformer, config.hidden_size, fuse_layers=config.fuse_layers))
         draw_head(model)
@@ -171,16 +169,32 @@ def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: 
             found = _known_config(config.label_backbone, "labels_encoder_config", folder)
             config = replace(config, label_backbone_config=found)
         return config
-    if config.entity_token_id < 0:
-        markers = [_FILLER_TOKEN, config.entity_token, config.separator_token]
-        tokenizer.add_special_tokens({"additional_special_tokens": markers})
-        config = replace(config, entity_token_id=tokenizer.convert_tokens_to_ids(config.entity_token))
+    if config.entity_token_id < 0 or (config.finds_relations and config.relation_token_id < 0):
+        tokenizer.add_special_tokens({"additional_special_tokens": _markers(config)})
+        config = replace(config, **_marker_ids(config, tokenizer))
     size = config.vocab_size if config.vocab_size > 0 else len(tokenizer)
-    if not 0 <= config.entity_token_id < size:
-        raise CheckpointError(
-            f"{folder}: `class_token_index` must lie within the vocabulary of {size}, but is {config.entity_token_id}."
-        )
+    ids = {"class_token_index": config.entity_token_id}
+    if config.finds_relations:
+        ids["rel_token_index"] = config.relation_token_id
+    for key, marker in ids.items():
+        if not 0 <= marker < size:
+            raise CheckpointError(f"{folder}: `{key}` must lie within the vocabulary of {size}, but is {marker}.")
     return replace(config, vocab_size=size, backbone_config={**config.backbone_config, "vocab_size": size})
+
+
+def _markers(config: ModelConfig) -> list[str]:
+    """The tokens that a published model of this kind adds to its vocabulary, in their order."""
+    if config.finds_relations:
+        return [config.entity_token, config.separator_token, config.relation_token]
+    return [_FILLER_TOKEN, config.entity_token, config.separator_token]
+
+
+def _marker_ids(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The ids of the markers as fields of the configuration."""
+    ids = {"entity_token_id": tokenizer.convert_tokens_to_ids(config.entity_token)}
+    if config.finds_relations:
+        ids["relation_token_id"] = tokenizer.convert_tokens_to_ids(config.relation_token)
+    return ids
 
 
 def _known_config(name: str, key: str, folder: Path) -> dict[str, Any]:

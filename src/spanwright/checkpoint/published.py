@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from spanwright.config import ModelConfig
@@ -38,10 +38,17 @@ _FIELDS = {
     "fusion": "post_fusion_schema",
     "num_fusion_layers": "num_post_fusion_layers",
 }
+# those of relation models, which no other configuration has
+_RELATION_FIELDS = {
+    "adjacency": "relations_layer",
+    "triples": "triples_layer",
+    "relation_token": "rel_token",
+    "relation_token_id": "rel_token_index",
+    "relation_at_marker": "embed_rel_token",
+}
 _OWN_SPLITTER = (
     "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
 )
-_PUBLISHED = {published: ours for ours, published in _FIELDS.items()}
 
 # our parameter prefix <-> published prefix; the LSTM's layers are one module there
 _PREFIXES = (
@@ -52,6 +59,9 @@ _PREFIXES = (
     ("label_encoder.fuser.", "token_rep_layer.labels_encoder.layers_fuser."),
     ("label_encoder.projection.", "token_rep_layer.labels_projection."),
     ("fusion.", "cross_fuser."),
+    ("relations.adjacency.", "relations_rep_layer.relation_rep_layer."),
+    ("relations.pairs.", "pair_rep_layer."),
+    ("relations.triples.", "triples_score_layer.interaction."),
     ("labels.", "prompt_rep_layer."),
     ("tokens.", "scorer."),
     ("spans.conv_weight", "span_rep_layer.span_rep_layer.conv_weigth"),
@@ -63,17 +73,16 @@ _PUBLISHED_LSTM = re.compile(r"rnn\.lstm\.(.+)_l(\d+)((?:_reverse)?)$")
 # keys whose value says that a model has parts which this library does not build; its name, and the plain values
 _NOT_BUILT = {
     "labels_decoder": ("a generative label decoder", (None,)),
-    "relations_layer": ("relation extraction", (None,)),
     "span_encoder_config": ("a context encoder before its spans", (None,)),
     "precomputed_prompts_mode": ("precomputed prompts", (None, False)),
 }
 
 # parts that published models carry and never run: parameter prefix -> in which models
-_NEVER_USED = (
+_NEVER_USED: tuple[tuple[str, Callable[[ModelConfig], bool]], ...] = (
     ("cross_fuser.", lambda config: not config.is_bi_encoder),
     ("rnn.", lambda config: config.is_bi_encoder),
     ("span_rep_layer.span_rep_layer.project_first.", lambda config: config.span_mode == "markerV1"),
-    ("prompt_rep_layer.", lambda config: config.is_token_level),
+    ("prompt_rep_layer.", lambda config: config.is_token_level and not config.finds_relations),
 )
 
 
@@ -87,19 +96,25 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
     _require_built(values, place)
     ours: dict[str, Any] = {}
     rest: dict[str, Any] = {}
+    known = _FIELDS if values.get("relations_layer") is None else _FIELDS | _RELATION_FIELDS
+    ours_of = {published: name for name, published in known.items()}
     for key, value in values.items():
-        if key not in _PUBLISHED:
+        if key not in ours_of:
             rest[key] = value
         elif value is not None:
-            ours[_PUBLISHED[key]] = value
+            ours[ours_of[key]] = value
     if _OWN_SPLITTER in rest:
         ours["word_splitter"] = rest.pop(_OWN_SPLITTER)
     if "num_rnn_layers" not in ours and "has_rnn" in values:  # configurations before gliner 0.2.23
         ours["num_rnn_layers"] = int(bool(values["has_rnn"]))
     if ours.get("span_mode") == "token-level":  # as gliner's documentation spells it
         ours["span_mode"] = "token_level"
+    if "adjacency" in ours:
+        layer = str(ours["adjacency"]).lower()
+        ours |= {"adjacency": {"attn": "attention"}.get(layer, layer), "span_head": False, "label_backbone": None}
     numbers = {"hidden_size": int, "max_width": int, "max_words": int, "num_rnn_layers": int, "dropout": float}
     numbers |= {"vocab_size": int, "entity_token_id": int, "num_fusion_layers": int, "rnn_dropout": float}
+    numbers |= {"relation_token_id": int}
     try:
         for name, kind in numbers.items():
             if isinstance(ours.get(name), str):  # training YAMLs wrote some numbers as strings
@@ -113,7 +128,8 @@ def config_to_published(config: ModelConfig) -> dict[str, Any]:
     """The `gliner_config.json` of a model, as gliner reads it."""
     written: dict[str, Any] = {"model_type": None, "name": "gliner", "fine_tune": True}
     written |= dict(config.published)
-    written |= {published: getattr(config, ours) for ours, published in _FIELDS.items()}
+    fields = _FIELDS | _RELATION_FIELDS if config.finds_relations else _FIELDS
+    written |= {published: getattr(config, ours) for ours, published in fields.items()}
     written.pop("has_rnn", None)
     if not config.is_bi_encoder:
         written["labels_encoder_config"] = None

@@ -14,6 +14,9 @@ def evaluate(
     labels: Annotated[
         str | None, typer.Option(help="Labels to ask, comma-separated; all of the file by default.")
     ] = None,
+    relations: Annotated[
+        str | None, typer.Option(help="Of a relation model: relations to ask, comma-separated; all by default.")
+    ] = None,
     threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,
@@ -42,7 +45,14 @@ def evaluate(
     for defect in loaded.skipped:
         typer.echo(f"left out: {defect}", err=True)
     with bar("evaluating", len(loaded.examples)) as advance:
-        report = run(extractor, loaded.examples, split_labels(labels), options, progress=advance)
+        report = run(
+            extractor,
+            loaded.examples,
+            split_labels(labels),
+            options,
+            relations=split_labels(relations),
+            progress=advance,
+        )
     if as_json:
         print_json(report.to_dict())
     else:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from spanwright.entities import Entity
+    from spanwright.config import DecodeOptions
+    from spanwright.entities import Extraction
+    from spanwright.extractor import Extractor
 
 _SLICE = 512  # texts read, answered and printed before the next ones are read
 
@@ -23,6 +25,7 @@ def extract(
     source: Annotated[
         Path | None, typer.Option("--input", help="File of texts: one a line, or JSON lines with a `text`.")
     ] = None,
+    relations: Annotated[str, typer.Option(help="Of a relation model: relations to find, comma-separated.")] = "",
     threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,
@@ -46,11 +49,25 @@ def extract(
     from spanwright.extractor import Extractor
 
     extractor = Extractor.from_pretrained(model, device=device, dtype=dtype)
+    related = split_labels(relations) or []
     with bar("extracting", None if text is None else 1) as advance:
         while part := list(islice(texts, _SLICE)):
-            for read, entities in zip(part, extractor.extract_many(part, asked, options), strict=True):
-                _print_json(read, entities) if as_json else _print(read, entities, alone=text is not None)
+            for read, found in zip(part, _found(extractor, part, asked, related, options), strict=True):
+                if as_json:
+                    _print_json(read, found, with_relations=bool(related))
+                else:
+                    _print(read, found, alone=text is not None)
             advance(len(part))
+
+
+def _found(
+    extractor: Extractor, texts: list[str], labels: list[str], relations: list[str], options: DecodeOptions
+) -> list[Extraction]:
+    from spanwright.entities import Extraction
+
+    if relations:
+        return extractor.extract_relations_many(texts, labels, relations, options)
+    return [Extraction(entities, []) for entities in extractor.extract_many(texts, labels, options)]
 
 
 def _texts(path: Path | None) -> Iterator[str]:
@@ -88,16 +105,21 @@ def _lines(path: Path | None) -> Iterable[str]:
         raise DataError(f"{path} must be a file of texts, but cannot be read: {error.strerror}.") from None
 
 
-def _print_json(text: str, entities: list[Entity]) -> None:
+def _print_json(text: str, found: Extraction, *, with_relations: bool) -> None:
     import json
 
-    print(json.dumps({"text": text, "entities": [entity.to_dict() for entity in entities]}, ensure_ascii=False))
+    record: dict[str, Any] = {"text": text, "entities": [entity.to_dict() for entity in found.entities]}
+    if with_relations:
+        record["relations"] = [relation.to_dict() for relation in found.relations]
+    print(json.dumps(record, ensure_ascii=False))
 
 
-def _print(text: str, entities: list[Entity], *, alone: bool) -> None:
+def _print(text: str, found: Extraction, *, alone: bool) -> None:
     if not alone:
         print(text)
-    for entity in entities:
+    for entity in found.entities:
         print(f"{entity.score:6.3f}  {entity.label:24} {entity.text}")
-    if not entities:
+    for relation in found.relations:
+        print(f"{relation.score:6.3f}  {relation.label:24} {relation.head.text} -> {relation.tail.text}")
+    if not found.entities:
         print("no entities" if alone else "        -")

@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from spanwright.checkpoint import Inspection
-    from spanwright.evaluation import Report
+    from spanwright.evaluation import RelationReport, Report
 
 
 def print_json(value: Any) -> None:
@@ -33,9 +35,26 @@ def print_report(report: Report, *, title: str) -> None:
     table.add_row("macro", *_percents(report.macro_precision, report.macro_recall, report.macro_f1), "", "")
     console = Console()
     console.print(table)
+    if report.relations is not None:
+        _print_relations(console, report.relations)
     errors = report.errors
     kinds = [f"{getattr(errors, name):,} {name.replace('_', ' ')}" for name in errors.__dataclass_fields__]
     console.print("errors: " + ", ".join(kinds), highlight=False)
+
+
+def _print_relations(console: Console, report: RelationReport) -> None:
+    from rich.table import Table
+
+    table = Table(title="relations", title_justify="left", header_style="bold")
+    table.add_column("relation")
+    for name in ("precision", "recall", "F1", "gold", "found"):
+        table.add_column(name, justify="right")
+    for label, counts in sorted(report.per_label.items(), key=lambda item: -item[1].num_gold):
+        table.add_row(label, *_percents(counts.precision, counts.recall, counts.f1), *_counts(counts))
+    table.add_section()
+    for name, counts, style in (("micro", report.micro, "bold"), ("with both labels", report.strict, None)):
+        table.add_row(name, *_percents(counts.precision, counts.recall, counts.f1), *_counts(counts), style=style)
+    console.print(table)
 
 
 def print_inspection(found: Inspection) -> None:

@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spanwright.config import (
-    DecodeOptions,
-    LoopOptions,
-    LossOptions,
-    ModelConfig,
-    OptimizerOptions,
-    TrainConfig,
-    ValidationOptions,
-    from_mapping,
-)
-from spanwright.entities import Example, Span
+from spanwright.compat.training import examples_of, training_config
+from spanwright.config import DecodeOptions, ModelConfig
+from spanwright.entities import Entity, Extraction
 from spanwright.errors import ConfigError, DataError, nearest
 from spanwright.evaluation import evaluate
+from spanwright.evaluation.metrics import Counts
 from spanwright.extractor import Extractor, LabelVectors, checked_labels
 from spanwright.model import GLiNER as Network
 from spanwright.training import train
@@ -47,39 +41,9 @@ _NEEDLESS = {
     "load_tokenizer",
     "resize_token_embeddings",
     "low_cpu_mem_usage",
+    "compile_torch_model",
 }
-# gliner's name of a training argument -> section and key of TrainConfig
-_TRAINING = {
-    "learning_rate": ("optimizer", "backbone_lr"),
-    "others_lr": ("optimizer", "lr"),
-    "weight_decay": ("optimizer", "backbone_weight_decay"),
-    "others_weight_decay": ("optimizer", "weight_decay"),
-    "lr_scheduler_type": ("optimizer", "schedule"),
-    "warmup_ratio": ("optimizer", "warmup"),
-    "max_grad_norm": ("optimizer", "max_grad_norm"),
-    "per_device_train_batch_size": ("training", "batch_size"),
-    "gradient_accumulation_steps": ("training", "accumulate"),
-    "gradient_checkpointing": ("training", "gradient_checkpointing"),
-    "num_train_epochs": ("training", "epochs"),
-    "max_steps": ("training", "max_steps"),
-    "save_steps": ("training", "save_every"),
-    "dataloader_num_workers": ("training", "num_workers"),
-    "seed": ("training", "seed"),
-    "eval_steps": ("validation", "every"),
-    "focal_loss_alpha": ("loss", "focal_alpha"),
-    "focal_loss_gamma": ("loss", "focal_gamma"),
-    "focal_loss_prob_margin": ("loss", "prob_margin"),
-    "label_smoothing": ("loss", "label_smoothing"),
-    "loss_reduction": ("loss", "reduction"),
-}
-_GLINER_DEFAULTS = {
-    "learning_rate": 5e-5,
-    "weight_decay": 0.01,
-    "warmup_ratio": 0.1,
-    "per_device_train_batch_size": 8,
-    "loss_reduction": "sum",
-}
-_COMPONENTS = {"text_encoder": "backbone", "labels_encoder": "label_encoder"}
+_HALVES = {True: "float16", "fp16": "float16", "bf16": "bfloat16"}  # what gliner calls quantisation
 
 
 class GLiNER:
@@ -97,9 +61,10 @@ class GLiNER:
         map_location: str | torch.device = "cpu",
         dtype: str | torch.dtype | None = None,
         variant: str | None = None,
+        quantize: str | bool | None = None,
         **others: Any,
     ) -> GLiNER:
-        """The model in a folder, or of that name on the hub.
+        """The model in a folder, or of that name on the hub. `quantize`: half-precision weights ("fp16", "bf16").
 
         Raises:
             CheckpointError: there is no such model, or it is damaged or of another kind.
@@ -108,6 +73,10 @@ class GLiNER:
         """
         for name in others.keys() - _NEEDLESS:
             raise ConfigError(f"`{name}` is not an argument of `from_pretrained` here. {nearest(name, _NEEDLESS)}")
+        if quantize:
+            if quantize not in _HALVES:
+                raise ConfigError(f'`quantize` must be "fp16" or "bf16", but is {quantize!r}. Leave it out.')
+            dtype = dtype or _HALVES[quantize]
         return cls(
             Extractor.from_pretrained(model_id, device=map_location, dtype=dtype, revision=revision, variant=variant)
         )
@@ -145,7 +114,7 @@ class GLiNER:
         multi_label: bool = False,
     ) -> Entities:
         """The entities of one text: dictionaries of start, end, text, label, score."""
-        return self.inference([text], labels, flat_ner=flat_ner, threshold=threshold, multi_label=multi_label)[0]
+        return self._entities([text], labels, _decode(flat_ner, threshold, multi_label))[0]
 
     def inference(
         self,
@@ -155,27 +124,56 @@ class GLiNER:
         threshold: float = 0.5,
         multi_label: bool = False,
         batch_size: int = 8,
-    ) -> list[Entities]:
-        """The entities of each text. `batch_size` is not needed: batches are made by length and memory.
+        *,
+        relations: str | Sequence[str] | Sequence[Sequence[str]] = (),
+        adjacency_threshold: float | None = None,
+        relation_threshold: float | None = None,
+        return_relations: bool = True,
+    ) -> Any:
+        """The entities of each text; of a relation model, as in gliner, a pair: entities and relations of each text.
 
-        `labels` are names, one name, one list per text, or a mapping of names to descriptions, which are asked for.
+        `labels` are names, one name, one list per text, or a mapping of names to descriptions, which are asked for;
+        `relations` the first three of these. `batch_size` is not needed: batches are made by length and memory.
 
         Raises:
+            ConfigError: relations are asked of a model that knows none.
             DataError: a label is empty or not a string.
 
         """
-        given = [texts] if isinstance(texts, str) else list(texts)
-        unread: list[Any] = list(given)  # None, too, gives no entities, as in gliner
-        readable = [text if isinstance(text, str) else "" for text in unread]
+        options = _decode(flat_ner, threshold, multi_label, relation_threshold, adjacency_threshold)
+        if not self.config.finds_relations or not return_relations:
+            if relations and not self.config.finds_relations:
+                raise ConfigError("`relations` must be left out, but are asked of a model that knows none.")
+            return self._entities(texts, labels, options)
         names, asked = _named(labels)
-        options = _decode(flat_ner, threshold, multi_label)
-        found = self.extractor.extract_many(readable, asked, options)
-        return [_dictionaries(entities, names) for entities in found]
+        related = [relations] if isinstance(relations, str) else relations
+        found = self.extractor.extract_relations_many(_readable(texts), asked, related, options)
+        entities = [_dictionaries(each.entities, names) for each in found]
+        return entities, [_relation_dictionaries(each, names) for each in found]
+
+    def predict_relations(
+        self, text: str, labels: LabelNames, relations: str | Sequence[str], **options: Any
+    ) -> tuple[Entities, Entities]:
+        """The entities of one text, and the relations between them. Options as those of `inference`.
+
+        Raises:
+            ConfigError: the model knows no relations.
+
+        """
+        if not self.config.finds_relations:
+            raise ConfigError("`predict_relations` must be asked of a relation model, but this model knows none.")
+        entities, found = self.inference([text], labels, relations=relations, **options)
+        return entities[0], found[0]
 
     def batch_predict_entities(self, texts: Sequence[str], labels: LabelNames, **options: Any) -> list[Entities]:
-        """As `inference`, which gliner recommends instead."""
+        """As `inference`, which gliner recommends instead, without relations."""
         warnings.warn("`batch_predict_entities` is deprecated in gliner: use `inference`.", FutureWarning, stacklevel=2)
-        return self.inference(texts, labels, **options)
+        found: list[Entities] = self.inference(texts, labels, **options, return_relations=False)
+        return found
+
+    def _entities(self, texts: str | Sequence[str], labels: Any, options: DecodeOptions) -> list[Entities]:
+        names, asked = _named(labels)
+        return [_dictionaries(found, names) for found in self.extractor.extract_many(_readable(texts), asked, options)]
 
     def encode_labels(self, labels: Sequence[str], batch_size: int = 8) -> torch.Tensor:
         """Label vectors (C, D) of a bi-encoder. `batch_size` is not needed.
@@ -224,19 +222,24 @@ class GLiNER:
         threshold: float = 0.5,
         batch_size: int = 12,
         entity_types: Sequence[str] | None = None,
-    ) -> tuple[str, float]:
-        """Precision, recall and F1 (micro, exact match) in a line, and F1.
+        relation_types: Sequence[str] | None = None,
+        adjacency_threshold: float | None = None,
+        relation_threshold: float | None = None,
+    ) -> Any:
+        """Precision, recall and F1 (micro, exact match) in a line, and F1; of a relation model, two such pairs.
 
-        Without `entity_types`, every example is asked all labels of the data; gliner asks labels drawn at random,
-        which is easier and another score each time.
+        Without `entity_types` (`relation_types`), every example is asked all labels of the data; gliner asks labels
+        drawn at random, which is easier and another score each time, and drops some of the gold of relation models.
 
         Raises:
             DataError: an example cannot be read.
 
         """
-        options = _decode(flat_ner, threshold, multi_label)
-        micro = evaluate(self.extractor, _examples(test_data), entity_types, options).micro
-        return f"P: {micro.precision:.2%}\tR: {micro.recall:.2%}\tF1: {micro.f1:.2%}\n", micro.f1
+        options = _decode(flat_ner, threshold, multi_label, relation_threshold, adjacency_threshold)
+        report = evaluate(self.extractor, examples_of(test_data), entity_types, options, relations=relation_types)
+        if not self.config.finds_relations:
+            return _told(report.micro)
+        return _told(report.micro), _told(Counts() if report.relations is None else report.relations.micro)
 
     def train_model(
         self,
@@ -248,7 +251,7 @@ class GLiNER:
         bf16: bool = False,
         fp16: bool = False,
         **arguments: Any,
-    ) -> GLiNER:
+    ) -> Trainer:
         """Fine-tune in place, with gliner's training arguments, its defaults and its objective (the sum).
 
         The best model by F1 on `eval_dataset`, or the last without, is in memory and in `output_dir` afterwards.
@@ -259,10 +262,10 @@ class GLiNER:
             TrainingError: the run cannot go on.
 
         """
-        config = training_config(arguments, freeze_components, bf16=bf16, fp16=fp16)
-        dev = None if eval_dataset is None else _examples(eval_dataset)
-        train(self.extractor, _examples(train_dataset), dev, output=output_dir, config=config)
-        return self
+        config = training_config(arguments, freeze_components, bf16=bf16, fp16=fp16, model=self.config)
+        dev = None if eval_dataset is None else examples_of(eval_dataset)
+        train(self.extractor, examples_of(train_dataset), dev, output=output_dir, config=config)
+        return Trainer(self, Path(output_dir))
 
     def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
         """Write the model in the published format, always as safetensors.
@@ -273,50 +276,39 @@ class GLiNER:
         """
         self.extractor.save(save_directory)
 
-    def predict_relations(self, *arguments: Any, **options: Any) -> None:
-        """Not there yet.
 
-        Raises:
-            ConfigError: always.
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What is left of a run: the `model`, and where its package is."""
 
-        """
-        raise ConfigError("`predict_relations` needs a relation model, which Spanwright does not build. Use gliner.")
+    model: GLiNER
+    output_dir: Path
+
+    def save_model(self, output_dir: str | Path | None = None) -> None:
+        """Write the model; without a folder, it is in `output_dir` already."""
+        if output_dir is not None and Path(output_dir) != self.output_dir:
+            self.model.save_pretrained(output_dir)
 
 
-def training_config(
-    arguments: Mapping[str, Any], freeze_components: Sequence[str] = (), *, bf16: bool = False, fp16: bool = False
-) -> TrainConfig:
-    """Spanwright's options for gliner's training arguments.
-
-    Raises:
-        ConfigError: an argument is unknown.
-
-    """
-    sections: dict[str, dict[str, Any]] = {"optimizer": {}, "training": {}, "validation": {}, "loss": {}}
-    given: dict[str, Any] = _GLINER_DEFAULTS | dict(arguments)
-    given.setdefault("others_lr", given["learning_rate"])
-    given.setdefault("others_weight_decay", given["weight_decay"])
-    if not {"max_steps", "num_train_epochs"} & given.keys():
-        given["max_steps"] = 10_000
-    if given.get("max_steps", 0) < 0:  # "no limit" there
-        given["max_steps"] = 0
-    for name, value in given.items():
-        if name not in _TRAINING:
-            raise ConfigError(f"`{name}` is not a training argument here. {nearest(name, _TRAINING)}")
-        section, key = _TRAINING[name]
-        sections[section][key] = value
-    sections["training"]["freeze"] = tuple(_COMPONENTS.get(name, name) for name in freeze_components)
-    sections["training"]["precision"] = "bf16" if bf16 else "fp16" if fp16 else "fp32"
-    return TrainConfig(
-        training=from_mapping(LoopOptions, sections["training"]),
-        optimizer=from_mapping(OptimizerOptions, sections["optimizer"]),
-        loss=from_mapping(LossOptions, sections["loss"]),
-        validation=from_mapping(ValidationOptions, sections["validation"]),
+def _decode(
+    flat_ner: bool,
+    threshold: float,
+    multi_label: bool,
+    relation_threshold: float | None = None,
+    adjacency_threshold: float | None = None,
+) -> DecodeOptions:
+    return DecodeOptions(
+        threshold=threshold,
+        overlap="flat" if flat_ner else "nested",
+        multi_label=multi_label,
+        relation_threshold=relation_threshold,
+        adjacency_threshold=adjacency_threshold,
     )
 
 
-def _decode(flat_ner: bool, threshold: float, multi_label: bool) -> DecodeOptions:
-    return DecodeOptions(threshold=threshold, overlap="flat" if flat_ner else "nested", multi_label=multi_label)
+def _readable(texts: str | Sequence[Any]) -> list[str]:
+    """Texts as a list; what is none of them (None) is empty and has no entities, as in gliner."""
+    return [text if isinstance(text, str) else "" for text in ([texts] if isinstance(texts, str) else texts)]
 
 
 def _named(labels: Any) -> tuple[dict[str, str] | None, Any]:
@@ -331,31 +323,27 @@ def _named(labels: Any) -> tuple[dict[str, str] | None, Any]:
     return names, list(names)
 
 
-def _dictionaries(entities: Sequence[Any], names: Mapping[str, str] | None) -> Entities:
+def _dictionaries(entities: Sequence[Entity], names: Mapping[str, str] | None) -> Entities:
     found = [entity.to_dict() for entity in entities]
     return found if names is None else [entity | {"label": names[entity["label"]]} for entity in found]
 
 
-def _examples(data: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """Gliner's dictionaries as examples."""
-    examples = []
-    for index, item in enumerate(data):
-        try:
-            words = list(item["tokenized_text"])
-            spans = [Span(first, last + 1, label) for first, last, label in item.get("ner") or ()]
-            asked = item.get("ner_labels")
-            negatives = tuple(item.get("ner_negatives") or ())
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(
-                f"Example {index} must have `tokenized_text` (words) and `ner` ([first, last, label] of each), "
-                f"but is {str(item)[:80]}."
-            ) from None
-        wrong = [span for span in spans if not 0 <= span.start < span.end <= len(words)]
-        if wrong:
-            raise DataError(
-                f"Example {index}: a span must lie within its {len(words)} words, but is "
-                f"[{wrong[0].start}, {wrong[0].end - 1}]."
-            )
-        labels = None if asked is None else tuple(dict.fromkeys((*asked, *(span.label for span in spans))))
-        examples.append(Example.from_words(words, spans, labels=labels, negatives=negatives, origin=f"example {index}"))
-    return examples
+def _relation_dictionaries(found: Extraction, names: Mapping[str, str] | None) -> Entities:
+    """As gliner lays them out; `entity_idx` is the place among the entities."""
+    place = {id(entity): index for index, entity in enumerate(found.entities)}
+
+    def end(entity: Entity) -> dict[str, Any]:
+        kind = entity.label if names is None else names[entity.label]
+        return {
+            "start": entity.start,
+            "end": entity.end,
+            "text": entity.text,
+            "type": kind,
+            "entity_idx": place[id(entity)],
+        }
+
+    return [{"head": end(r.head), "tail": end(r.tail), "relation": r.label, "score": r.score} for r in found.relations]
+
+
+def _told(micro: Counts) -> tuple[str, float]:
+    return f"P: {micro.precision:.2%}\tR: {micro.recall:.2%}\tF1: {micro.f1:.2%}\n", micro.f1

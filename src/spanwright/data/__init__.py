@@ -1,9 +1,10 @@
 """Annotated text: read, checked, written, and asked for labels."""
 
 from spanwright.data.check import CheckReport, check
-from spanwright.data.labels import LabelSampler, label_inventory
+from spanwright.data.labels import LabelSampler, label_inventory, relation_inventory
 from spanwright.data.load import Loaded, load_examples
-from spanwright.data.records import Defect, Record, read_records
+from spanwright.data.notes import Defect, Record
+from spanwright.data.records import read_records
 from spanwright.data.write import Written, format_of, write_examples
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "label_inventory",
     "load_examples",
     "read_records",
+    "relation_inventory",
     "write_examples",
 ]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spanwright.data.records import Defect, Record, read_records
+from spanwright.data.notes import Defect, Record
+from spanwright.data.records import read_records
 from spanwright.entities import Example, Span
 from spanwright.text.words import Split
 
@@ -32,6 +33,7 @@ class SplitSummary:
     widths: Counter[int] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
     longest: int = 0
+    relations: Counter[str] = field(default_factory=Counter)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -45,6 +47,7 @@ class SplitSummary:
             "widths": {str(width): self.widths[width] for width in sorted(self.widths)},
             "lengths_up_to": {str(length): self.lengths[length] for length in sorted(self.lengths)},
             "longest": self.longest,
+            "relations": dict(self.relations.most_common()),
         }
 
 
@@ -161,6 +164,7 @@ class _FileChecker:
         summary.num_examples += 1
         summary.num_words += len(example.words)
         summary.longest = max(summary.longest, len(example.words))
+        summary.relations.update(relation.label for relation in example.relations)
         summary.lengths[next((step for step in _LENGTH_STEPS if len(example.words) <= step), 10**6)] += 1
         for span in example.spans:
             summary.num_spans += 1

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
-from spanwright.data.records import Defect, read_records
+from spanwright.data.notes import Defect
+from spanwright.data.records import read_records
 from spanwright.data.source import Format
 from spanwright.data.write import Written, write_examples
 from spanwright.entities import Example

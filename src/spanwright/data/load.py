@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spanwright.data.records import Defect, read_records
+from spanwright.data.notes import Defect
+from spanwright.data.records import read_records
 from spanwright.entities import Example
 from spanwright.errors import DataError
 from spanwright.text.words import Split

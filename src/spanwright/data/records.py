@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from spanwright.data.notes import Notes, Record, brief, is_index, label_list
+from spanwright.data.relations import read_relations
 from spanwright.data.source import Raw, raw_records
 from spanwright.entities import Example, Span, Word, join_words
 from spanwright.text.words import Split, splitter
 
-Severity = Literal["error", "warning"]
 _SPAN_KEYS = (
     "entities",
     "spans",
@@ -20,35 +20,6 @@ _SPAN_KEYS = (
     "ents",
     "annotations",
 )  # JSON keys of character spans, as tools name them
-
-
-@dataclass(frozen=True, slots=True)
-class Defect:
-    """Something wrong at a place. `num_spans` gold spans are lost by it where it is passed over."""
-
-    place: str
-    field: str
-    code: str
-    message: str
-    severity: Severity = "error"
-    num_spans: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return {name: getattr(self, name) for name in ("place", "field", "code", "message", "severity", "num_spans")}
-
-
-@dataclass(slots=True)
-class Record:
-    """One record read: the example that it gives without its defective parts (None where it gives none)."""
-
-    place: str
-    example: Example | None
-    num_spans: int
-    defects: list[Defect] = field(default_factory=list)
 
 
 def read_records(path: Path, *, split: Split | None = None, exclusive_ends: bool = False) -> Iterator[Record]:
@@ -74,7 +45,7 @@ class _Reader:
 
     def read(self, raw: Raw) -> Record:
         record = Record(f"{self._name}:{raw.line}", None, 0)
-        note = _Notes(record)
+        note = Notes(record)
         for key in raw.repeated_keys:
             note("repeated-key", key, f"`{key}` must stand once, but is repeated; the last one counts.", "warning")
         value = raw.value
@@ -85,7 +56,7 @@ class _Reader:
         elif isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict):
             self._read_text(record, note, {"text": value[0], **value[1]})
         elif not isinstance(value, dict):
-            note("not-an-example", "", f"the record must be a JSON object, but is {_shown(value)}.")
+            note("not-an-example", "", f"the record must be a JSON object, but is {brief(value)}.")
         elif "tokenized_text" in value:
             self._read_words(record, note, value)
         elif "text" in value:
@@ -94,37 +65,32 @@ class _Reader:
             note("not-an-example", "", "the record must have `tokenized_text` (words) or `text`, but has neither.")
         return record
 
-    def _read_words(self, record: Record, note: _Notes, value: dict[str, Any]) -> None:
+    def _read_words(self, record: Record, note: Notes, value: dict[str, Any]) -> None:
         """GLiNER's own form."""
         words, spans = value["tokenized_text"], value.get("ner")
         record.num_spans = len(spans) if isinstance(spans, list) else 0
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             note.row(
-                "wrong-type", "tokenized_text", f"`tokenized_text` must be a list of strings, but is {_shown(words)}."
+                "wrong-type", "tokenized_text", f"`tokenized_text` must be a list of strings, but is {brief(words)}."
             )
             return
         if not words:
             note.row("empty-text", "tokenized_text", "`tokenized_text` must have words, but is empty.")
             return
         if not isinstance(spans, list):
-            shown = "absent" if "ner" not in value else _shown(spans)
+            shown = "absent" if "ner" not in value else brief(spans)
             note.row("wrong-type", "ner", f"`ner` must be a list of [first, last, label], but is {shown}.")
             return
-        good = [
-            span
-            for index, item in enumerate(spans)
-            if (span := self._word_span(note, index, item, len(words))) is not None
-        ]
-        text = " ".join(words)
-        self._finish(record, note, value, text, join_words(words), good)
+        found = [self._word_span(note, index, item, len(words)) for index, item in enumerate(spans)]
+        self._finish(record, note, value, " ".join(words), join_words(words), found)
 
-    def _word_span(self, note: _Notes, index: int, item: Any, length: int) -> Span | None:
+    def _word_span(self, note: Notes, index: int, item: Any, length: int) -> Span | None:
         where = f"ner[{index}]"
         if not isinstance(item, (list, tuple)) or len(item) != 3:
-            return note.span("wrong-type", where, f"`{where}` must be [first, last, label], but is {_shown(item)}.")
+            return note.span("wrong-type", where, f"`{where}` must be [first, last, label], but is {brief(item)}.")
         first, last, label = item
-        if not _is_index(first) or not _is_index(last):
-            shown = _shown([first, last])
+        if not is_index(first) or not is_index(last):
+            shown = brief([first, last])
             return note.span("wrong-type", where, f"`{where}` must have whole numbers for words, but has {shown}.")
         end = last if self._exclusive_ends else last + 1
         remedy = ""
@@ -139,14 +105,14 @@ class _Reader:
             return note.span("out-of-range", where, message)
         return note.labelled(where, first, end, label)
 
-    def _read_text(self, record: Record, note: _Notes, value: dict[str, Any]) -> None:
+    def _read_text(self, record: Record, note: Notes, value: dict[str, Any]) -> None:
         """Raw text with spans in characters."""
         text = value["text"]
         key = next((key for key in _SPAN_KEYS if isinstance(value.get(key), list)), "entities")
         spans = value.get(key)
         record.num_spans = len(spans) if isinstance(spans, list) else 0
         if not isinstance(text, str):
-            note.row("wrong-type", "text", f"`text` must be a string, but is {_shown(text)}.")
+            note.row("wrong-type", "text", f"`text` must be a string, but is {brief(text)}.")
             return
         if spans is None:
             note.row("wrong-type", "entities", "`entities` must be a list of spans, but is absent.")
@@ -157,16 +123,15 @@ class _Reader:
             return
         starts = {word.start: index for index, word in enumerate(words)}
         ends = {word.end: index + 1 for index, word in enumerate(words)}
-        good = []
-        for index, item in enumerate(spans):
-            span = self._character_span(note, f"{key}[{index}]", item, text, words, starts, ends)
-            if span is not None:
-                good.append(span)
-        self._finish(record, note, value, text, words, good)
+        found = [
+            self._character_span(note, f"{key}[{index}]", item, text, words, starts, ends)
+            for index, item in enumerate(spans)
+        ]
+        self._finish(record, note, value, text, words, found)
 
     def _character_span(
         self,
-        note: _Notes,
+        note: Notes,
         where: str,
         item: Any,
         text: str,
@@ -177,10 +142,10 @@ class _Reader:
         if isinstance(item, dict):
             item = [item.get("start"), item.get("end"), item.get("label")]
         if not isinstance(item, (list, tuple)) or len(item) != 3:
-            return note.span("wrong-type", where, f"`{where}` must be start, end, label, but is {_shown(item)}.")
+            return note.span("wrong-type", where, f"`{where}` must be start, end, label, but is {brief(item)}.")
         start, end, label = item
-        if not _is_index(start) or not _is_index(end):
-            shown = _shown([start, end])
+        if not is_index(start) or not is_index(end):
+            shown = brief([start, end])
             return note.span("wrong-type", where, f"`{where}` must have whole numbers for characters, but has {shown}.")
         if start < 0 or end < 0:
             return note.span("negative", where, f"`{where}` must not be negative, but is [{start}, {end}).")
@@ -201,7 +166,7 @@ class _Reader:
             return note.span("cuts-a-word", where, message)
         return note.labelled(where, starts[start], ends[end], label)
 
-    def _read_sentence(self, record: Record, note: _Notes, rows: list[tuple[int, str, str]]) -> None:
+    def _read_sentence(self, record: Record, note: Notes, rows: list[tuple[int, str, str]]) -> None:
         """A CoNLL sentence. Read as conlleval does, so IOB1, IOB2, BIOES and BILOU need not be told apart."""
         spans: list[Span] = []
         start, label = None, ""
@@ -227,19 +192,21 @@ class _Reader:
     def _finish(
         self,
         record: Record,
-        note: _Notes,
+        note: Notes,
         value: dict[str, Any],
         text: str,
         words: tuple[Word, ...],
-        spans: list[Span],
+        found: Sequence[Span | None],
     ) -> None:
+        """The example of a record. In `found`, None stands for a span that was left out."""
+        spans = [span for span in found if span is not None]
         unique = list(dict.fromkeys(spans))
         if len(unique) < len(spans):
             count = len(spans) - len(unique)
             message = f"a span must stand once, but {count} stand{'s' * (count == 1)} again."
             note("repeated-span", "ner", message, "warning", num_spans=count)
-        labels = _label_list(note, value, "ner_labels")
-        negatives = _label_list(note, value, "ner_negatives") or ()
+        labels = label_list(note, value, "ner_labels")
+        negatives = label_list(note, value, "ner_negatives") or ()
         own = {span.label for span in unique}
         if labels is not None and (lacking := sorted(own - set(labels))):
             message = (
@@ -259,63 +226,5 @@ class _Reader:
                 "the text must be Unicode, but has a lone surrogate; it is read as U+FFFD.",
                 "warning",
             )
-        record.example = Example(text, words, tuple(unique), labels, negatives, origin=record.place)
-
-
-class _Notes:
-    """Writes defects into a record."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-
-    def __call__(
-        self,
-        code: str,
-        name: str,
-        message: str,
-        severity: Severity = "error",
-        *,
-        place: str | None = None,
-        num_spans: int = 0,
-    ) -> None:
-        self._record.defects.append(Defect(place or self._record.place, name, code, message, severity, num_spans))
-
-    def row(self, code: str, name: str, message: str) -> None:
-        """A defect of the whole row, with all its spans."""
-        self(code, name, message, num_spans=self._record.num_spans)
-
-    def span(self, code: str, name: str, message: str) -> Span | None:
-        """A defect of one span, which is left out: None in its place."""
-        self(code, name, message, num_spans=1)
-        return None
-
-    def labelled(self, where: str, start: int, end: int, label: Any) -> Span | None:
-        """The span, if its label is one."""
-        if not isinstance(label, str) or not label.strip():
-            message = f"`{where}` must have a label with something in it, but has {_shown(label)}."
-            return self.span("empty-label", where, message)
-        return Span(start, end, label)
-
-
-def _label_list(note: Callable[..., None], value: dict[str, Any], key: str) -> tuple[str, ...] | None:
-    given = value.get(key)
-    if given is None:
-        return None
-    if not isinstance(given, list) or not all(isinstance(label, str) and label.strip() for label in given):
-        note("wrong-type", key, f"`{key}` must be a list of labels, but is {_shown(given)}.")
-        return None
-    if len(set(given)) < len(given):
-        note("repeated-label", key, f"`{key}` must list each label once, but repeats some.", "warning")
-    return tuple(dict.fromkeys(given))
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except RecursionError:
-        text = type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
+        relations = read_relations(note, value, found)
+        record.example = Example(text, words, tuple(unique), labels, negatives, relations, record.place)

@@ -90,8 +90,23 @@ def _json(example: Example, form: Format, lost: Counter[str]) -> str:
         record["ner_labels"] = list(example.labels)
     if example.negatives:
         record["ner_negatives"] = list(example.negatives)
+    record |= _relations(example)
     _drop_zero(lost)
     return json.dumps(record, ensure_ascii=_has_surrogate(example.text))
+
+
+def _relations(example: Example) -> dict[str, Any]:
+    """GLiNER's keys of relations: places of head and tail among the spans, and the label."""
+    gold = example.gold_relations
+    if gold is None:
+        return {}
+    place = {span: index for index, span in enumerate(example.spans)}
+    keys: dict[str, Any] = {"relations": [[place[r.head], place[r.tail], r.label] for r in gold.relations]}
+    if gold.labels is not None:
+        keys["rel_labels"] = list(gold.labels)
+    if gold.negatives:
+        keys["rel_negatives"] = list(gold.negatives)
+    return keys
 
 
 def _conll(example: Example, lost: Counter[str]) -> tuple[str, list[Span]]:
@@ -104,6 +119,7 @@ def _conll(example: Example, lost: Counter[str]) -> tuple[str, list[Span]]:
             continue
         kept.append(span)
         tags[span.start : span.end] = [f"B-{span.label}"] + [f"I-{span.label}"] * (span.end - span.start - 1)
+    lost["relations"] += len(example.relations)
     lost["lists of labels"] += (example.labels is not None) + bool(example.negatives)
     lost["spacing of texts"] += example.text != " ".join(example.word_texts)
     lines: list[str] = []

@@ -1,6 +1,10 @@
-"""Scores to spans: `candidates` above the threshold, of which `resolve` keeps what may stand together."""
+"""Scores to spans: `candidates` above the threshold, of which `resolve` keeps what may stand together.
+
+Likewise `relation_candidates`, of which `between` keeps those whose entities were kept.
+"""
 
 from spanwright.decoding.candidates import candidates
+from spanwright.decoding.relations import between, relation_candidates
 from spanwright.decoding.resolve import resolve
 
-__all__ = ["candidates", "resolve"]
+__all__ = ["between", "candidates", "relation_candidates", "resolve"]

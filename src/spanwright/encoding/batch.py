@@ -1,14 +1,14 @@
 """Words and labels to `EncodedBatch`, gold spans to `Targets`.
 
 The prompt's form is decided here and nowhere else: for each label the entity marker and the label, then the separator,
-then the words. Positions of labels and words are handed on, so the network need not know the form.
+then the words. A relation model reads its relations, marked likewise, and a second separator before the words.
+Positions of labels and words are handed on, so the network need not know the form. Gold is in `targets.py`.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,25 +16,19 @@ import torch
 
 from spanwright.config import ModelConfig
 from spanwright.encoding.subtokens import Subtokens
-from spanwright.entities import Span
+from spanwright.encoding.targets import Row, gold_cells
+from spanwright.entities import Span, SpanRelation
 from spanwright.errors import DataError
-from spanwright.tensors import Candidates, EncodedBatch, LabelTexts, Targets
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One question to the network: which of `labels` do the spans of `words` carry?"""
-
-    words: tuple[str, ...]
-    labels: tuple[str, ...]
+from spanwright.tensors import EncodedBatch, LabelTexts, RelationQuestions, Targets
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The subtokens before the words, and where each label's vector is read."""
+    """The subtokens before the words, and where each label's and each relation's vector is read."""
 
     ids: tuple[int, ...]
     label_positions: tuple[int, ...]
+    relation_positions: tuple[int, ...] = ()
 
 
 class BatchEncoder:
@@ -57,20 +51,20 @@ class BatchEncoder:
         self._separator = () if separator is None else (separator,)
         self._prompt = lru_cache(maxsize=256)(self._make_prompt)
 
-    def prompt(self, labels: tuple[str, ...]) -> Prompt:
-        """The prompt for these labels.
+    def prompt(self, labels: tuple[str, ...], relations: tuple[str, ...] = ()) -> Prompt:
+        """The prompt for these labels and relations.
 
         Raises:
             DataError: a label gives the tokenizer nothing to read.
 
         """
-        return self._prompt(labels)
+        return self._prompt(labels, relations)
 
-    def room(self, labels: tuple[str, ...]) -> int | None:
+    def room(self, labels: tuple[str, ...], relations: tuple[str, ...] = ()) -> int | None:
         """Subtokens left for words beside this prompt; None for no limit."""
         if self.max_positions is None:
             return None
-        return self.max_positions - len(self.prompt(labels).ids) - len(self.subtokens.suffix)
+        return self.max_positions - len(self.prompt(labels, relations).ids) - len(self.subtokens.suffix)
 
     def costs(self, words: Sequence[str]) -> list[int]:
         """Subtokens of each word as `encode` will lay it out."""
@@ -86,23 +80,23 @@ class BatchEncoder:
         return LabelTexts(torch.from_numpy(padded.values), torch.from_numpy(padded.mask))
 
     def encode_with_targets(
-        self, rows: Sequence[Row], spans: Sequence[Sequence[Span]], *, seed: str
+        self,
+        rows: Sequence[Row],
+        spans: Sequence[Sequence[Span]],
+        relations: Sequence[Sequence[SpanRelation]] = (),
+        *,
+        seed: str,
     ) -> tuple[EncodedBatch, Targets]:
-        """A batch and its gold cells. A span head is shown the gold spans and as many others, drawn from `seed`.
+        """A batch and its gold cells; `relations` of each row, if there are any.
+
+        A span head is shown the gold spans and as many others, drawn from `seed`; a relation model is shown the gold
+        entities, and their pairs.
 
         Raises:
             DataError: as `encode`.
 
         """
-        batch = self.encode(rows)
-        if not self.config.is_token_level:
-            return batch, encode_targets(spans, rows, max_width=self.config.max_width)
-        if not self.config.span_head:
-            return batch, encode_token_targets(spans, rows)
-        candidates, head_values = _head_targets(rows, spans, random.Random(seed), self.config.max_width)
-        targets = encode_token_targets(spans, rows)
-        num_cells = targets.num_cells + int((candidates.mask.sum(dim=1) * batch.label_mask.sum(dim=1)).sum())
-        return replace(batch, candidates=candidates), replace(targets, num_cells=num_cells, head_values=head_values)
+        return gold_cells(self.encode(rows), rows, spans, relations or [()] * len(rows), self.config, seed=seed)
 
     def encode(self, rows: Sequence[Row], label_places: Mapping[str, int] | None = None) -> EncodedBatch:
         """Rows as one padded batch. `label_places`: where a bi-encoder finds each label among vectors made before.
@@ -111,7 +105,7 @@ class BatchEncoder:
             DataError: a row has no words or no labels, or a label gives the tokenizer nothing to read.
 
         """
-        prompts = [self.prompt(row.labels) for row in rows]
+        prompts = [self.prompt(row.labels, row.relations) for row in rows]
         words = [self._word_ids(row) for row in rows]
         if not all(words) or not all(row.labels for row in rows):
             raise DataError("Every row of a batch must have words and labels, but one has none.")
@@ -138,6 +132,9 @@ class BatchEncoder:
             ends.fill(b, word_ends)
             starts.fill(b, np.concatenate([[len(prompt.ids)], word_ends[:-1]]))
         attention = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
+        asked: RelationQuestions | None = None
+        if any(prompt.relation_positions for prompt in prompts):
+            asked = _relation_questions([prompt.relation_positions for prompt in prompts])
         return EncodedBatch(
             input_ids=torch.from_numpy(ids_array),
             attention_mask=torch.from_numpy(attention),
@@ -148,26 +145,36 @@ class BatchEncoder:
             word_mask=torch.from_numpy(starts.mask),
             word_counts=tuple(map(len, words)),
             labels=texts,
+            relations=asked,
         )
 
     def _word_ids(self, row: Row) -> list[tuple[int, ...]]:
         ids = self.subtokens.ids_or_stand_in(row.words)
         if len(ids) == 1:  # a single word may be longer than the positions (base64): its first subtokens stand for it
-            return [ids[0][: self.room(row.labels)]]
+            return [ids[0][: self.room(row.labels, row.relations)]]
         return ids
 
-    def _make_prompt(self, labels: tuple[str, ...]) -> Prompt:
+    def _make_prompt(self, labels: tuple[str, ...], relations: tuple[str, ...]) -> Prompt:
         if self.label_subtokens is not None:
             return Prompt(self.subtokens.prefix, ())
-        marker = self.config.entity_token_id
+        config = self.config
         ids = list(self.subtokens.prefix)
+        positions = self._marked(ids, labels, config.entity_token_id, at_marker=config.label_at_marker)
+        if not config.finds_relations:
+            return Prompt(tuple(ids), positions)
+        asked = self._marked(ids, relations, config.relation_token_id, at_marker=config.relation_at_marker)
+        return Prompt(tuple(ids), positions, asked)
+
+    def _marked(self, ids: list[int], names: tuple[str, ...], marker: int, *, at_marker: bool) -> tuple[int, ...]:
+        """Append each name behind its marker, then the separator; where each vector is read comes back."""
         positions = []
-        for label, label_ids in zip(labels, self.subtokens.ids(labels), strict=True):
-            if not label_ids:
-                raise DataError(f"A label must have something to read in it, but is {label!r}. Name it in words.")
-            positions.append(len(ids) + (not self.config.label_at_marker))
-            ids += [marker, *label_ids]
-        return Prompt((*ids, *self._separator), tuple(positions))
+        for name, name_ids in zip(names, self.subtokens.ids(names), strict=True):
+            if not name_ids:
+                raise DataError(f"A label must have something to read in it, but is {name!r}. Name it in words.")
+            positions.append(len(ids) + (not at_marker))
+            ids += [marker, *name_ids]
+        ids += self._separator
+        return tuple(positions)
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "_prompt"}
@@ -177,63 +184,11 @@ class BatchEncoder:
         self._prompt = lru_cache(maxsize=256)(self._make_prompt)
 
 
-def encode_targets(spans: Sequence[Sequence[Span]], rows: Sequence[Row], *, max_width: int) -> Targets:
-    """Gold cells (B, L, K, C) of rows whose spans all are at most `max_width` words wide and of a label asked."""
-    longest = max(len(row.words) for row in rows)
-    most = max(len(row.labels) for row in rows)
-    values = np.zeros((len(rows), longest, max_width, most), dtype=np.float32)
-    num_cells = 0
-    for b, (row, gold) in enumerate(zip(rows, spans, strict=True)):
-        column = {label: c for c, label in enumerate(row.labels)}
-        for span in gold:
-            values[b, span.start, span.end - span.start - 1, column[span.label]] = 1.0
-        num_cells += num_spans(len(row.words), max_width) * len(row.labels)
-    return Targets(torch.from_numpy(values), num_cells)
-
-
-def encode_token_targets(spans: Sequence[Sequence[Span]], rows: Sequence[Row]) -> Targets:
-    """Gold cells (B, L, C, 3): whether a word starts, ends, lies inside a span of the label."""
-    longest = max(len(row.words) for row in rows)
-    most = max(len(row.labels) for row in rows)
-    values = np.zeros((len(rows), longest, most, 3), dtype=np.float32)
-    for b, (row, gold) in enumerate(zip(rows, spans, strict=True)):
-        column = {label: c for c, label in enumerate(row.labels)}
-        for span in gold:
-            c = column[span.label]
-            values[b, span.start, c, 0] = values[b, span.end - 1, c, 1] = 1.0
-            values[b, span.start : span.end, c, 2] = 1.0
-    return Targets(torch.from_numpy(values), sum(len(row.words) * len(row.labels) for row in rows))
-
-
-def _head_targets(
-    rows: Sequence[Row], spans: Sequence[Sequence[Span]], rng: random.Random, max_width: int
-) -> tuple[Candidates, torch.Tensor]:
-    """What a span head is shown in training, and its gold cells (B, N, C)."""
-    shown = []
-    for row, gold in zip(rows, spans, strict=True):
-        bounds = dict.fromkeys((span.start, span.end - 1) for span in gold)
-        wanted = max(2 * len(bounds), 1)
-        for _ in range(20 * wanted):  # short rows may not have as many spans as are wanted
-            if len(bounds) == wanted:
-                break
-            first = rng.randrange(len(row.words))
-            bounds.setdefault((first, min(first + rng.randrange(max_width), len(row.words) - 1)))
-        shown.append(list(bounds))
-    most = max(map(len, shown))
-    places = np.zeros((len(rows), most, 2), dtype=np.int64)
-    values = np.zeros((len(rows), most, max(len(row.labels) for row in rows)), dtype=np.float32)
-    for b, (row, gold) in enumerate(zip(rows, spans, strict=True)):
-        places[b, : len(shown[b])] = shown[b]
-        for span in gold:
-            values[b, shown[b].index((span.start, span.end - 1)), row.labels.index(span.label)] = 1.0
-    mask = np.arange(most)[None] < np.array([len(bounds) for bounds in shown])[:, None]
-    return Candidates(torch.from_numpy(places), torch.from_numpy(mask)), torch.from_numpy(values)
-
-
-def num_spans(length: int, max_width: int) -> int:
-    """Spans of at most `max_width` words in `length` words."""
-    widest = min(length, max_width)
-    return widest * length - widest * (widest - 1) // 2
+def _relation_questions(positions: Sequence[Sequence[int]]) -> RelationQuestions:
+    padded = _Padded(len(positions), max(map(len, positions)))
+    for index, row in enumerate(positions):
+        padded.fill(index, row)
+    return RelationQuestions(torch.from_numpy(padded.values), torch.from_numpy(padded.mask))
 
 
 class _Padded:

@@ -1,6 +1,6 @@
 """How right a model is."""
 
 from spanwright.evaluation.measure import evaluate
-from spanwright.evaluation.metrics import Report
+from spanwright.evaluation.metrics import RelationReport, Report
 
-__all__ = ["Report", "evaluate"]
+__all__ = ["RelationReport", "Report", "evaluate"]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from spanwright.entities import Span
+from spanwright.entities import Span, SpanRelation
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,44 @@ class ErrorCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class RelationReport:
+    """Relations whose head, tail and label are right: over all (micro), and per label.
+
+    strict: as micro, where the labels of head and tail must be right too.
+    """
+
+    micro: Counts
+    per_label: Mapping[str, Counts]
+    strict: Counts
+    num_examples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return {
+            "num_examples": self.num_examples,
+            "micro": self.micro.to_dict(),
+            "strict": self.strict.to_dict(),
+            "per_label": {label: counts.to_dict() for label, counts in self.per_label.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """Exact matches: over all spans (micro), per label, and the mean over labels that occur in gold (macro)."""
+    """Exact matches: over all spans (micro), per label, and the mean over labels that occur in gold (macro).
+
+    relations: of a relation model, on examples whose relations somebody annotated.
+    """
 
     micro: Counts
     per_label: Mapping[str, Counts]
     errors: ErrorCounts
     num_examples: int
+    relations: RelationReport | None = None
+
+    @property
+    def headline_f1(self) -> float:
+        """The one figure that models are compared by: micro F1, or its mean with that of relations."""
+        return self.micro.f1 if self.relations is None else (self.micro.f1 + self.relations.micro.f1) / 2
 
     @property
     def macro_precision(self) -> float:
@@ -87,6 +118,7 @@ class Report:
             "macro": {"precision": self.macro_precision, "recall": self.macro_recall, "f1": self.macro_f1},
             "per_label": {label: counts.to_dict() for label, counts in self.per_label.items()},
             "errors": asdict(self.errors),
+            **({} if self.relations is None else {"relations": self.relations.to_dict()}),
         }
 
     def _occurring(self) -> list[Counts]:
@@ -123,6 +155,37 @@ def score(
     per_label = {label: Counts(right[label], found[label], there[label]) for label in names}
     micro = Counts(right.total(), found.total(), there.total())
     return Report(micro, per_label, ErrorCounts(**errors), len(gold))
+
+
+def score_relations(
+    gold: Sequence[Collection[SpanRelation]],
+    predicted: Sequence[Collection[SpanRelation]],
+    labels: Sequence[str] | None = None,
+) -> RelationReport:
+    """Count predicted relations against gold, example by example; `labels` as in `score`.
+
+    Raises:
+        ValueError: there are not as many examples on both sides.
+
+    """
+    if len(gold) != len(predicted):
+        raise ValueError(f"`predicted` must have {len(gold)} examples as `gold` has, but has {len(predicted)}.")
+    plain = [[{_bare(relation) for relation in row} for row in side] for side in (gold, predicted)]
+    found: list[Counter[str]] = [Counter(), Counter(), Counter()]
+    for there, seen in zip(*plain, strict=True):
+        for counter, kept in zip(found, (there & seen, seen, there), strict=True):
+            counter.update(label for *_, label in kept)
+    right, over, all_gold = found
+    names = list(labels or []) + sorted((over | all_gold).keys() - set(labels or []))
+    per_label = {label: Counts(right[label], over[label], all_gold[label]) for label in names}
+    pairs = [(set(there), set(seen)) for there, seen in zip(gold, predicted, strict=True)]
+    strict = Counts(*(sum(map(len, kept)) for kept in zip(*((t & s, s, t) for t, s in pairs), strict=True)))
+    return RelationReport(Counts(right.total(), over.total(), all_gold.total()), per_label, strict, len(gold))
+
+
+def _bare(relation: SpanRelation) -> tuple[int, int, int, int, str]:
+    head, tail = relation.head, relation.tail
+    return head.start, head.end, tail.start, tail.end, relation.label
 
 
 def _errors(missed: set[Span], wrong: set[Span]) -> Counter[str]:

@@ -16,6 +16,7 @@ from spanwright.model.fusion import LabelWordFusion
 from spanwright.model.lstm import BiLSTM
 from spanwright.model.pooling import pool_words, take
 from spanwright.model.projection import Projection
+from spanwright.model.relations import RelationScorer
 from spanwright.model.spans import MarkerSpans, SpanScorer, span_scorer
 from spanwright.model.tokens import TokenScorer
 from spanwright.pairs import spans_in
@@ -28,7 +29,7 @@ class GLiNER(modes.Moded):
     Parts, of which a configuration has those that it names: `backbone` (subtoken states), `label_encoder` (a
     bi-encoder's vectors of labels), `context` (BiLSTM over words), `fusion` (words and labels attend to each other),
     `labels` (projection of label vectors), and the scorer: `spans`, or `tokens` with or without `spans` as a second
-    head. A new model rests in evaluation mode; see `spanwright.modes`.
+    head; `relations` between the entities found. A new model rests in evaluation mode; see `spanwright.modes`.
     """
 
     def __init__(self, config: ModelConfig, backbone: Backbone, label_encoder: Backbone | None = None) -> None:
@@ -48,24 +49,32 @@ class GLiNER(modes.Moded):
                 num_heads=backbone.transformer.config.num_attention_heads,
                 dropout=dropout,
             )
+        if not config.is_token_level or config.finds_relations:
+            self.labels = Projection(size, size, dropout)
         if config.is_token_level:
             self.tokens = TokenScorer(size, dropout=dropout)
-            if config.span_head:
+            if config.span_head or config.finds_relations:
                 self.spans: SpanScorer = MarkerSpans("markerV0", size, max_width=config.max_width, dropout=dropout)
         else:
-            self.labels = Projection(size, size, dropout)
             self.spans = span_scorer(config.span_mode, size, max_width=config.max_width, dropout=dropout)
+        if config.adjacency is not None:
+            self.relations = RelationScorer(size, adjacency=config.adjacency, triples=config.triples, dropout=dropout)
         modes.rest(self)
 
-    def forward(self, batch: EncodedBatch, threshold: float = DEFAULT_THRESHOLD) -> Scores:
-        """The scores of a batch. `threshold` decides what a span head is shown where the batch names no candidates.
+    def forward(
+        self, batch: EncodedBatch, threshold: float = DEFAULT_THRESHOLD, adjacency: float = DEFAULT_THRESHOLD
+    ) -> Scores:
+        """The scores of a batch.
+
+        `threshold` decides what a span head is shown, and what may be related, where the batch names no candidates;
+        `adjacency` how near two entities must be for a relation to be looked for.
 
         Raises:
             ModeError: the forward records gradients while a module is not in its declared mode.
 
         """
         with modes.forward_scope(self) as watch:
-            scores = self._scores(batch, threshold)
+            scores = self._scores(batch, threshold, adjacency)
             watch(scores.logits)
         return scores
 
@@ -82,23 +91,29 @@ class GLiNER(modes.Moded):
             watch(vectors)
         return vectors
 
-    def _scores(self, batch: EncodedBatch, threshold: float) -> Scores:
+    def _scores(self, batch: EncodedBatch, threshold: float, adjacency: float) -> Scores:
         states = self.backbone(batch.input_ids, batch.attention_mask)
         labels = self._label_vectors(states, batch)
         words = pool_words(states, batch.word_starts, batch.word_ends, batch.word_mask, self.config.subtoken_pooling)
         words = self.context(words, batch.word_counts)
         if self.fusion is not None:
             labels, words = self.fusion(labels, words, batch.label_mask, batch.word_mask)
-        if not self.config.is_token_level:
-            logits = self.spans(words, self.labels(labels), batch.word_mask)
-            return SpanScores(logits, batch.word_mask, batch.label_mask)
-        scores = TokenScores(self.tokens(words, labels), batch.word_mask, batch.label_mask)
-        if not self.config.span_head:
+        if hasattr(self, "labels"):
+            labels = self.labels(labels)
+        scores: Scores
+        if self.config.is_token_level:
+            scores = TokenScores(self.tokens(words, labels), batch.word_mask, batch.label_mask)
+        else:
+            scores = SpanScores(self.spans(words, labels, batch.word_mask), batch.word_mask, batch.label_mask)
+        if not self.config.span_head and batch.relations is None:
             return scores
         shown = batch.candidates or spans_in(scores, threshold)
-        assert isinstance(self.spans, MarkerSpans)
         vectors = self.spans.at(words, batch.word_mask, shown.bounds)
-        return replace(scores, candidates=shown, head_logits=vectors @ labels.transpose(1, 2))
+        if isinstance(scores, TokenScores) and batch.relations is None:
+            return replace(scores, candidates=shown, head_logits=vectors @ labels.transpose(1, 2))
+        assert batch.relations is not None
+        asked = take(states, batch.relations.positions, batch.relations.mask)
+        return replace(scores, relations=self.relations(vectors, shown, asked, batch.relations, adjacency))
 
     def _label_vectors(self, states: Tensor, batch: EncodedBatch) -> Tensor:
         """Label vectors (B, C, D): states of the prompt or, in a bi-encoder, vectors of their own."""

@@ -35,6 +35,12 @@ class SpanScorer(nn.Module):
         columns = labels.transpose(1, 2)
         return self._stacked(words.shape[1], (vectors @ columns for vectors in self.vectors(words, word_mask)))
 
+    def at(self, words: Tensor, word_mask: Tensor, spans: Tensor) -> Tensor:
+        """Vectors (B, N, D) of spans (B, N, 2), each its first and its last word, of at most `max_width` words."""
+        table = self._stacked(words.shape[1], self.vectors(words, word_mask))
+        first, last = spans.unbind(dim=-1)
+        return table[torch.arange(len(spans), device=spans.device).unsqueeze(1), first, last - first]
+
     @staticmethod
     def _stacked(length: int, by_width: Iterator[Tensor]) -> Tensor:
         return torch.stack([F.pad(logits, (0, 0, 0, length - logits.shape[1])) for logits in by_width], dim=2)
@@ -76,7 +82,7 @@ class MarkerSpans(SpanScorer):
         return (self.out_project.last(states) for states in self._hidden(words, word_mask))
 
     def at(self, words: Tensor, word_mask: Tensor, spans: Tensor) -> Tensor:
-        """Vectors (B, N, D) of spans (B, N, 2), each its first and its last word, of any width."""
+        """As SpanScorer.at, of any width."""
         starts, ends = self._halves(words, word_mask)
         size = starts.shape[-1]
         first = starts.gather(1, spans[..., :1].expand(-1, -1, size))

@@ -119,10 +119,10 @@ class Loop:
         """Measure; where F1 is the best so far, write the package. The report comes back if it is."""
         assert self._validator is not None
         measured = self._validator.measure(self._extractor)
-        micro = measured.report.micro
-        best = micro.f1 > progress.best_f1
+        micro, f1 = measured.report.micro, measured.report.headline_f1
+        best = f1 > progress.best_f1
         if best:
-            progress.best_f1, progress.best_step, progress.evaluations_without_gain = micro.f1, progress.step, 0
+            progress.best_f1, progress.best_step, progress.evaluations_without_gain = f1, progress.step, 0
         else:
             progress.evaluations_without_gain += 1
         values = {
@@ -132,6 +132,8 @@ class Loop:
             "macro_f1": measured.report.macro_f1,
             "dev_loss": measured.loss,
         }
+        if measured.report.relations is not None:
+            values["relation_f1"] = measured.report.relations.micro.f1
         if world.is_main:
             recorder.evaluation(progress.step, values, best=best)
             if best:

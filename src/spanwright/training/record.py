@@ -69,9 +69,10 @@ class Recorder:
         self._f1 = values["f1"]
         self._write({"step": step, **values, "best": best})
         mark = "  best so far" if best else ""
+        relations = f"relation F1 {values['relation_f1']:6.1%}   " if "relation_f1" in values else ""
         self.say(
             f"step {step:>6}   dev F1 {values['f1']:6.1%}   precision {values['precision']:6.1%}   "
-            f"recall {values['recall']:6.1%}   dev loss {values['dev_loss']:.2e}{mark}"
+            f"recall {values['recall']:6.1%}   {relations}dev loss {values['dev_loss']:.2e}{mark}"
         )
 
     def _write(self, values: Mapping[str, Any]) -> None:
@@ -120,7 +121,7 @@ def draw_curve(output: Path) -> Path | None:
         scores.plot(at, [100 * e["f1"] for e in evaluations], color="#c0504d", marker="o", markersize=4, label="dev F1")
         scores.set_ylabel("F1, %")
         scores.set_ylim(0, 100)
-        best = max(evaluations, key=lambda e: e["f1"])
+        best = [e for e in evaluations if e["best"]][-1]
         scores.annotate(
             f"{best['f1']:.1%} at step {best['step']}",
             (best["step"], 100 * best["f1"]),

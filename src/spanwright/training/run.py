@@ -12,9 +12,9 @@ import torch
 
 from spanwright import modes
 from spanwright.checkpoint import is_package, local_folder, new_package
-from spanwright.config import ModelConfig, NewModelOptions, TrainConfig
+from spanwright.config import LabelOptions, ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
-from spanwright.data.labels import LabelSampler, label_inventory
+from spanwright.data.labels import LabelSampler, label_inventory, relation_inventory
 from spanwright.data.load import load_examples
 from spanwright.entities import Example
 from spanwright.errors import ConfigError, DataError
@@ -81,8 +81,14 @@ def train(
     held_out = None if dev is None else _read(dev, split, skip_invalid, say)
 
     inventory = label_inventory([*examples, *(held_out or [])])
-    sampler = LabelSampler(label_inventory(examples), config.labels, seed=config.training.seed)
-    windows = _Windows(extractor, inventory, config.labels.max_labels)
+    related = relation_inventory([*examples, *(held_out or [])]) if extractor.model.config.finds_relations else []
+    sampler = LabelSampler(
+        label_inventory(examples),
+        config.labels,
+        seed=config.training.seed,
+        relations=relation_inventory(examples) if related else (),
+    )
+    windows = _Windows(extractor, inventory, related, config.labels)
     reach = extractor.model.config.reach
     rows, coverage = training_rows(examples, windows, max_width=reach)
     say(str(coverage) + ".")
@@ -93,7 +99,7 @@ def train(
     if held_out is not None:
         dev_rows, _ = training_rows(held_out, windows, max_width=reach)
         decode = config.validation.decode_options()
-        validator = Validator(held_out, dev_rows, inventory, sampler, decode, config.loss)
+        validator = Validator(held_out, dev_rows, sampler, decode, config.loss, labels=inventory, relations=related)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
@@ -126,19 +132,26 @@ def load_or_make(name: str | Path, options: NewModelOptions, *, seed: int) -> Ex
 class _Windows:
     """The windows of an example in training: its words beside the longest prompt that a row may get."""
 
-    def __init__(self, extractor: Extractor, inventory: Sequence[str], max_labels: int) -> None:
+    def __init__(
+        self, extractor: Extractor, inventory: Sequence[str], relations: Sequence[str], options: LabelOptions
+    ) -> None:
         self._encoder = extractor.encoder
         self._config: ModelConfig = extractor.model.config
-        empty = self._encoder.room(())
-        by_cost = (
-            sorted((empty - (self._encoder.room((label,)) or 0) for label in inventory), reverse=True) if empty else []
-        )
-        self._room = None if empty is None else empty - sum(by_cost[:max_labels])
-        if self._room is not None and self._room < self._config.max_width:
+        self._room = self._encoder.room(())
+        if self._room is None:
+            return
+        self._room -= self._longest_prompt(inventory, options.max_labels)
+        self._room -= self._longest_prompt(relations, options.max_relations)
+        if self._room < self._config.max_width:
             raise ConfigError(
                 f"`labels.max_labels` must leave room for words among the {self._encoder.max_positions} positions of "
-                f"the encoder, but {max_labels} labels may leave {self._room}. Lower it."
+                f"the encoder, but {options.max_labels} labels may leave {self._room}. Lower it."
             )
+
+    def _longest_prompt(self, inventory: Sequence[str], number: int) -> int:
+        """Subtokens that the `number` longest labels take, each with its marker."""
+        costs = [1 + len(ids) for ids in self._encoder.subtokens.ids(inventory)]
+        return 0 if self._config.is_bi_encoder else sum(sorted(costs, reverse=True)[:number])
 
     def __call__(self, example: Example) -> Sequence[Window]:
         costs = self._encoder.costs(example.word_texts)

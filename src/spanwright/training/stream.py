@@ -82,12 +82,20 @@ class MicroBatches(Dataset[MicroBatch]):
     def _encode(self, epoch: int, indices: Sequence[int]) -> MicroBatch:
         examples = [self._rows[index] for index in indices]
         asked = [
-            Row(tuple(example.word_texts), self._sampler.labels_for(example, epoch=epoch, index=index))
-            for example, index in zip(examples, indices, strict=True)
+            self._asked(example, epoch=epoch, index=index) for example, index in zip(examples, indices, strict=True)
         ]
-        seed = f"{self._options.seed}/{epoch}/{indices[0]}"
-        batch, targets = self._encoder.encode_with_targets(asked, [example.spans for example in examples], seed=seed)
+        batch, targets = self._encoder.encode_with_targets(
+            asked,
+            [example.spans for example in examples],
+            [example.relations for example in examples],
+            seed=f"{self._options.seed}/{epoch}/{indices[0]}",
+        )
         return MicroBatch(batch, targets, tuple(example.origin for example in examples))
+
+    def _asked(self, example: Example, *, epoch: int, index: int) -> Row:
+        labels = self._sampler.labels_for(example, epoch=epoch, index=index)
+        relations = self._sampler.relations_for(example, epoch=epoch, index=index)
+        return Row(tuple(example.word_texts), labels, relations)
 
 
 def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_workers: int) -> Iterator[MicroBatch]:

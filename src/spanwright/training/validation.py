@@ -33,14 +33,16 @@ class Validator:
         self,
         examples: Sequence[Example],
         rows: Sequence[Example],
-        inventory: Sequence[str],
         sampler: LabelSampler,
         decode: DecodeOptions,
         loss: LossOptions,
+        *,
+        labels: Sequence[str],
+        relations: Sequence[str] = (),
     ) -> None:
-        """`rows` are the examples cut to the model's windows, for the loss."""
-        self._examples = _with_labels(examples, inventory, sampler)
-        self._rows = _with_labels(rows, inventory, sampler)
+        """`rows` are the examples cut to the model's windows, for the loss; `labels` and `relations` all there are."""
+        self._examples = _with_relations(_with_labels(examples, labels, sampler), relations, sampler)
+        self._rows = _with_relations(_with_labels(rows, labels, sampler), relations, sampler)
         self._decode = decode
         self._loss = loss
 
@@ -53,8 +55,12 @@ class Validator:
         model, encoder = extractor.model, extractor.encoder
         total, count = 0.0, 0
         for rows in _slices(self._rows):
-            asked = [Row(tuple(example.word_texts), example.labels or ()) for example in rows]
-            batch, targets = encoder.encode_with_targets(asked, [row.spans for row in rows], seed="validation")
+            batch, targets = encoder.encode_with_targets(
+                [_row(example) for example in rows],
+                [example.spans for example in rows],
+                [example.relations for example in rows],
+                seed="validation",
+            )
             with modes.inference(model):
                 scores = model(batch.to(model.device))
                 loss = span_loss(scores, targets.to(model.device), self._loss)
@@ -69,6 +75,27 @@ def _with_labels(examples: Sequence[Example], inventory: Sequence[str], sampler:
         replace(example, labels=tuple(sorted(sampler.labels_for(example, epoch=0, index=index))))
         for index, example in enumerate(examples)
     ]
+
+
+def _with_relations(examples: Sequence[Example], inventory: Sequence[str], sampler: LabelSampler) -> list[Example]:
+    """Examples whose relations somebody annotated, with the list of those to ask; nothing for a plain model."""
+    asked = []
+    for index, example in enumerate(examples):
+        gold = example.gold_relations
+        if gold is not None and not inventory:
+            gold = None
+        elif gold is not None and gold.labels is None:
+            whole = len(inventory) <= _MOST_LABELS
+            labels = inventory if whole else sorted(sampler.relations_for(example, epoch=0, index=index))
+            gold = replace(gold, labels=tuple(labels))
+        asked.append(replace(example, gold_relations=gold))
+    return asked
+
+
+def _row(example: Example) -> Row:
+    """What an example that lists its labels is asked."""
+    gold = example.gold_relations
+    return Row(tuple(example.word_texts), example.labels or (), (gold.labels or ()) if gold is not None else ())
 
 
 def _slices(rows: Sequence[Example]) -> Iterator[list[Example]]:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spanwright import CheckpointError, Extractor
+from spanwright import CheckpointError, DecodeOptions, Extractor
 from spanwright.checkpoint import load_package, local_folder, new_package
 from spanwright.config import NewModelOptions
-from support.tiny import FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
+from support.tiny import FAMILIES, LABELS, RELATIONS, SENTENCES, bi_encoder, tiny_extractor
 
 CONFIG = "gliner_config.json"
 
@@ -111,6 +111,28 @@ def test_missing_and_unexpected_weights_are_named(folder):
     save_file(weights, folder / "model.safetensors")
     told = refused(folder, "lacks 1 parameter: prompt_rep_layer.0.weight")
     assert "unknown place for 1 parameter: prompt_rep_layer.9.weight" in told
+
+
+def test_relation_models_of_the_oldest_kind(tmp_path):
+    """Markers that the reader shall add himself, gliner's other name of attention, and a head that it never runs."""
+    extractor = tiny_extractor(adjacency="attention", seed=1)
+    extractor.save(tmp_path / "model")
+    changes = {"class_token_index": -1, "rel_token_index": -1, "relations_layer": "attn", "represent_spans": True}
+    rewrite(tmp_path / "model", **changes)
+    back = Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    asked = (SENTENCES[1], LABELS, RELATIONS, DecodeOptions(adjacency_threshold=0.05))
+    assert back.extract_relations(*asked) == extractor.extract_relations(*asked)
+    assert back.extract_relations(*asked).relations
+    for key, message in [
+        ({"triples_layer": "ConvE"}, "`triples` must be one of"),
+        ({"triples_layer": "DistMult"}, "has an unknown place for 4 parameters: pair_rep_layer"),
+        ({"triples_layer": None, "relations_layer": "mlp"}, "lacks 4 parameters: relations_rep_layer"),
+        ({"relations_layer": "mpl"}, "Did you mean `mlp`"),
+        ({"relations_layer": None}, "has an unknown place for"),
+        ({"relations_layer": "attention", "rel_token_index": 10**6}, "`rel_token_index` must lie within"),
+    ]:
+        rewrite(tmp_path / "model", **key)
+        refused(tmp_path / "model", message)
 
 
 def test_older_layouts(folder):

@@ -119,6 +119,31 @@ def test_extract_from_files_and_standard_input(run, place):
     assert printed == "no entities\n"
 
 
+def test_relations(run, tmp_path):
+    tiny_extractor(adjacency="none", seed=1).save(tmp_path / "model")
+    asked = ("--labels", "person,country", "--relations", "met,lives in", "--threshold", "0.4")
+    code, printed, err = run("extract", tmp_path / "model", SENTENCES[1], *asked, "--json")
+    assert code == 0, err
+    found = json.loads(printed)
+    assert {relation["label"] for relation in found["relations"]} <= {"met", "lives in"}
+    assert found["relations"]
+    code, printed, _ = run("extract", tmp_path / "model", SENTENCES[1], *asked)
+    assert printed.count(" -> ") == len(found["relations"])
+    record = {"tokenized_text": ["Ada", "met", "Bob"], "ner": [[0, 0, "person"], [2, 2, "person"]]}
+    (tmp_path / "data.jsonl").write_text(json.dumps(record | {"relations": [[0, 1, "met"]]}) + "\n")
+    code, printed, err = run("evaluate", tmp_path / "model", tmp_path / "data.jsonl", "--json")
+    assert code == 0, err
+    assert json.loads(printed)["relations"]["micro"]["num_gold"] == 1
+    code, printed, _ = run("evaluate", tmp_path / "model", tmp_path / "data.jsonl", "--relations", "owns,met")
+    assert "with both labels" in printed
+    assert "owns" in printed
+    code, printed, _ = run("inspect", tmp_path / "model")
+    assert "relations (none, projected pairs)" in " ".join(printed.split())
+    assert "<<REL>>" in printed
+    code, _, err = run("extract", tmp_path / "model", "a", "--labels", "b", "--relations", "c", "--threshold", "2")
+    assert code == 2
+
+
 def test_check_and_convert(run, place, tmp_path):
     assert run("check", place / "train.jsonl")[0] == 0
     code, printed, _ = run("check", place / "bad.jsonl", "--json")
@@ -148,6 +173,7 @@ def test_check_and_convert(run, place, tmp_path):
         (["extract", "{place}/model", "--input", "{place}/bad.jsonl", "--labels", "c"], 65, "bad.jsonl:1: `text`"),
         (["extract", "{place}/model", "a", "--labels", "b", "--overlap", "nestd"], 2, "Did you mean `nested`"),
         (["evaluate", "{place}/model", "{place}/bad.jsonl"], 65, "bad.jsonl:1"),
+        (["extract", "{place}/model", "a", "--labels", "b", "--relations", "c"], 2, "asked of a relation model"),
         (
             ["train", "--model", "{place}/model", "--train", "{place}/bad.jsonl", "--output", "{place}/o"],
             65,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from spanwright.compat.gliner import GLiNER, training_config
+import pytest
+import torch
+
+from spanwright.compat.gliner import GLiNER
+from spanwright.compat.training import training_config
 from spanwright.errors import ConfigError, DataError
 from support.tiny import LABELS, SENTENCES, bi_encoder, tiny_extractor
 
@@ -73,6 +77,62 @@ def test_vectors_of_labels():
         model.predict_with_embeds(SENTENCES[1], vectors, LABELS[:2])
 
 
+@pytest.mark.parametrize("changes", [{"adjacency": "none"}, {"adjacency": "mlp", "span_mode": "token_level"}])
+def test_relations(changes, tmp_path):
+    tiny_extractor(seed=1, **changes).save(tmp_path / "model")
+    model = GLiNER.from_pretrained(tmp_path / "model", map_location="cpu")
+    texts, asked = list(SENTENCES[:3]), {"relations": ["met in", "member of"], "threshold": 0.45}
+    entities, relations = model.inference(texts, list(LABELS), **asked)
+    alone, related = model.predict_relations(texts[1], list(LABELS), **asked)
+    assert alone == [{**e, "score": pytest.approx(e["score"], abs=1e-5)} for e in entities[1]]
+    assert related == [{**r, "score": pytest.approx(r["score"], abs=1e-5)} for r in relations[1]]
+    assert model.inference(texts, list(LABELS), **asked, return_relations=False) == entities
+    assert model.predict_entities(texts[1], list(LABELS), threshold=0.45) != []
+    for relation in relations[1]:
+        head = entities[1][relation["head"]["entity_idx"]]
+        assert (head["start"], head["end"], head["label"]) == tuple(
+            relation["head"][k] for k in ("start", "end", "type")
+        )
+    if "span_mode" in changes:  # gliner relates entities there with themselves: tests/parity/test_relations.py
+        return
+    gliner = pytest.importorskip("gliner")
+    peer = gliner.GLiNER.from_pretrained(str(tmp_path / "model"), local_files_only=True)
+    _, expected = peer.inference(texts, list(LABELS), **asked)
+    assert relations == [[{**r, "score": pytest.approx(r["score"], abs=1e-5)} for r in row] for row in expected]
+
+
+def test_a_relation_model_trains_and_is_evaluated(tmp_path):
+    model = GLiNER(tiny_extractor(adjacency="mlp"))
+    data = [{**DATA[0], "relations": [[0, 1, "member of"]]}] * 4
+    trainer = model.train_model(data, data, output_dir=tmp_path / "out", learning_rate=1e-3, max_steps=2)
+    trainer.save_model()
+    trainer.save_model(tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "gliner_config.json").is_file()
+    (entities, f1), (relations, relation_f1) = model.evaluate(data)
+    assert entities.startswith("P: ")
+    assert relations.startswith("P: ")
+    assert 0 <= f1 <= 1
+    assert 0 <= relation_f1 <= 1
+
+
+def test_the_terms_of_a_loss_weigh_as_the_model_says():
+    config = tiny_extractor(adjacency="mlp").model.config
+    written = {"span_loss_coef": 2.0, "adjacency_loss_coef": "0.5", "relation_loss_coef": 3, "token_loss_coef": 9.0}
+    loss = training_config({}, model=replace(config, published=written)).loss
+    assert (loss.entity_weight, loss.adjacency_weight, loss.relation_weight) == (2.0, 0.5, 3.0)
+    head = replace(tiny_extractor(span_mode="token_level", span_head=True).model.config, published=written)
+    loss = training_config({}, model=head).loss
+    assert (loss.entity_weight, loss.head_weight) == (9.0, 2.0)
+    plain = replace(tiny_extractor().model.config, published=written)
+    assert training_config({}, model=plain).loss.entity_weight == 1.0  # gliner applies none there
+
+
+def test_half_precision_goes_by_the_name_of_quantisation(folder):
+    assert GLiNER.from_pretrained(folder, quantize="bf16", compile_torch_model=True).model.dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match="`quantize` must be"):
+        GLiNER.from_pretrained(folder, quantize="int8")
+
+
 def test_training_arguments_mean_what_they_mean_there():
     config = training_config(
         {"learning_rate": 1e-5, "others_lr": 0.0, "max_steps": -1, "num_train_epochs": 3}, bf16=True
@@ -89,8 +149,12 @@ def test_what_cannot_be_honoured_is_refused(model, folder):
         training_config({"learning_rat": 1})
     with pytest.raises(TypeError):
         model.inference(["x"], ["y"], flat_nre=False)  # gliner takes it and does nothing
-    with pytest.raises(ConfigError, match="relation model"):
+    with pytest.raises(ConfigError, match="must be asked of a relation model"):
         model.predict_relations("x", ["y"], ["z"])
+    with pytest.raises(ConfigError, match="`relations` must be left out"):
+        model.inference(["x"], ["y"], relations=["z"])
+    with pytest.raises(DataError, match="Example 0 must have"):
+        model.evaluate([{"tokenized_text": ["x"], "ner": [[0, 0, "y"]], "relations": [[0, -1, "z"]]}])
     with pytest.raises(DataError, match="Example 0 must have `tokenized_text`"):
         model.evaluate([{"text": "x"}])
     with pytest.raises(DataError, match=r"within its 1 words, but is \[0, 5\]"):

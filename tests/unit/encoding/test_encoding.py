@@ -8,7 +8,7 @@ import torch
 from spanwright import DataError, Span
 from spanwright.encoding import Row, Subtokens, encode_targets
 from spanwright.encoding import subtokens as subtokens_module
-from spanwright.encoding.batch import num_spans
+from spanwright.encoding.targets import num_spans
 from support.tiny import LABELS, SENTENCES, tiny_extractor, tiny_tokenizer
 
 

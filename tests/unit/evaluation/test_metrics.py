@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanwright.entities import Span
-from spanwright.evaluation.metrics import Counts, ErrorCounts, score
+from spanwright.entities import Span, SpanRelation
+from spanwright.evaluation.metrics import Counts, ErrorCounts, score, score_relations
 
 A, B = "A", "B"
 
@@ -156,3 +157,21 @@ def place(span):
 @given(any_spans, any_spans)
 def test_kinds_of_error_equal_asking_every_pair(gold, found):
     assert score([gold], [found]).errors == pairs_by_hand(gold, found)
+
+
+def test_relations_by_hand():
+    """Two of three right by bounds and label; of these, one has another label for its tail."""
+    ada, bob, rome = Span(0, 1, "person"), Span(2, 3, "person"), Span(4, 5, "city")
+    place = Span(4, 5, "place")
+    gold = [[SpanRelation(ada, bob, "met"), SpanRelation(ada, rome, "in")], [SpanRelation(bob, ada, "met")]]
+    found = [[SpanRelation(ada, bob, "met"), SpanRelation(ada, place, "in"), SpanRelation(bob, ada, "met")], []]
+    report = score_relations(gold, found)
+    assert report.micro == Counts(2, 3, 3)
+    assert report.strict == Counts(1, 3, 3)
+    assert report.per_label == {"in": Counts(1, 1, 1), "met": Counts(1, 2, 2)}
+    assert list(score_relations(gold, found, ["owns", "met"]).per_label) == ["owns", "met", "in"]
+    assert report.to_dict()["strict"]["f1"] == pytest.approx(1 / 3)
+    whole = score([[ada]], [[ada]])
+    assert (whole.headline_f1, replace(whole, relations=report).headline_f1) == (1.0, pytest.approx((1 + 2 / 3) / 2))
+    with pytest.raises(ValueError, match="must have 2 examples"):
+        score_relations(gold, found[:1])

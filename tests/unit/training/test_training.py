@@ -137,7 +137,7 @@ def test_the_best_package_is_kept_and_returned(tmp_path, monkeypatch, workers):
         value = next(scores)
         kept.append(weights(extractor))
         counts = type("Micro", (), {"f1": value, "precision": value, "recall": value})()
-        report = type("Report", (), {"micro": counts, "macro_f1": value})()
+        report = type("Report", (), {"micro": counts, "macro_f1": value, "headline_f1": value, "relations": None})()
         return type("Measured", (), {"report": report, "loss": 0.1})()
 
     monkeypatch.setattr(loop_module.Validator, "measure", measured)
