@@ -109,6 +109,8 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
         ours["num_rnn_layers"] = int(bool(values["has_rnn"]))
     if ours.get("span_mode") == "token-level":  # as gliner's documentation spells it
         ours["span_mode"] = "token_level"
+    if ours.get("span_mode") != "token_level":  # gliner asks for it in no span model
+        ours["span_head"] = False
     if "adjacency" in ours:
         layer = str(ours["adjacency"]).lower()
         ours |= {"adjacency": {"attn": "attention"}.get(layer, layer), "span_head": False, "label_backbone": None}

@@ -120,7 +120,7 @@ def test_relation_models_of_the_oldest_kind(tmp_path):
     changes = {"class_token_index": -1, "rel_token_index": -1, "relations_layer": "attn", "represent_spans": True}
     rewrite(tmp_path / "model", **changes)
     back = Extractor.from_pretrained(tmp_path / "model", device="cpu")
-    asked = (SENTENCES[1], LABELS, RELATIONS, DecodeOptions(adjacency_threshold=0.05))
+    asked = (SENTENCES[1], LABELS, RELATIONS, DecodeOptions(adjacency_threshold=0.01, relation_threshold=0.1))
     assert back.extract_relations(*asked) == extractor.extract_relations(*asked)
     assert back.extract_relations(*asked).relations
     for key, message in [
