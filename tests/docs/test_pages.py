@@ -22,6 +22,7 @@ BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<bo
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny_extractor().save(tmp_path / "runs" / "politics")
+    tiny_extractor(adjacency="mlp").save(tmp_path / "runs" / "relations")
     write_jsonl(tmp_path / "train.jsonl", sentences())
     write_jsonl(tmp_path / "dev.jsonl", sentences(4))
     write_jsonl(tmp_path / "test.jsonl", sentences(4))

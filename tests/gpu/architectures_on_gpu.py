@@ -12,24 +12,26 @@ import sys
 import torch
 from torch import nn
 
-from spanwright import DecodeOptions, Span, modes
+from spanwright import DecodeOptions, Span, SpanRelation, modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
-from support.tiny import ARCHITECTURES, FAMILIES, LABELS, SENTENCES, tiny_extractor
+from support.tiny import ARCHITECTURES, FAMILIES, LABELS, RELATIONS, SENTENCES, tiny_extractor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-ROWS = [Row(tuple(SENTENCES[1].split()), LABELS), Row(tuple(SENTENCES[2].split()), LABELS)]
-GOLD = [[Span(0, 2, "person")], [Span(5, 7, "country")]]
+GOLD = [[Span(0, 2, "person"), Span(3, 5, "person")], [Span(5, 7, "country")]]
+RELATED = [[SpanRelation(*GOLD[0], "met in")], []]
 
 
 def look(family: str, changes: dict) -> tuple[float, int, bool]:
     """The largest difference of the scores, the errors of the loop by hand, and whether dropout was always on."""
     extractor = tiny_extractor(family, **changes)
-    batch, targets = extractor.encoder.encode_with_targets(ROWS, GOLD, seed="")
+    asked = RELATIONS if extractor.model.config.finds_relations else ()
+    rows = [Row(tuple(SENTENCES[index].split()), LABELS, asked) for index in (1, 2)]
+    batch, targets = extractor.encoder.encode_with_targets(rows, GOLD, RELATED if asked else (), seed="")
     with modes.inference(extractor.model):
-        expected = extractor.model(batch).logits
+        expected = scores(extractor.model(batch))
         extractor.model.to(DEVICE)
-        difference = (torch.sigmoid(extractor.model(batch.to(DEVICE)).logits.cpu()) - torch.sigmoid(expected)).abs()
+        difference = (scores(extractor.model(batch.to(DEVICE))) - expected).abs()
     extractor.model.train()
     dropping: list[bool] = []
 
@@ -39,15 +41,11 @@ def look(family: str, changes: dict) -> tuple[float, int, bool]:
 
     for module in extractor.model.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
-            module.register_forward_hook(
-                lambda m, _, __: dropping.append(m.training) if torch.is_grad_enabled() else None
-            )
+            module.register_forward_hook(note)
     optimizer = torch.optim.AdamW(extractor.model.parameters(), lr=1e-4)
     errors = 0
     for _ in range(3):
-        extractor.extract(
-            SENTENCES[0], LABELS, DecodeOptions(threshold=0.4)
-        )  # leaves the mode behind in other libraries
+        extractor.extract(SENTENCES[0], LABELS, DecodeOptions(threshold=0.4))  # other libraries leave the mode behind
         try:
             span_loss(extractor.model(batch.to(DEVICE)), targets.to(DEVICE)).total.backward()
             optimizer.step()
@@ -58,14 +56,19 @@ def look(family: str, changes: dict) -> tuple[float, int, bool]:
     return difference.max().item(), errors, bool(dropping) and all(dropping)
 
 
+def scores(found) -> torch.Tensor:
+    """All probabilities of a batch, on the CPU."""
+    cells = [cells.logits if cells.are_probabilities else torch.sigmoid(cells.logits) for cells in found.cells()]
+    return torch.cat([each.flatten() for each in cells]).cpu()
+
+
 def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wrong = 0
     print(f"{DEVICE}, torch {torch.__version__}: difference of scores from the CPU, errors in 3 steps, dropout on")
     cases = [("bert", name) for name in ARCHITECTURES]
-    cases += [
-        (family, name) for family in FAMILIES[1:] for name in ("markerV0", "token with head", "bi-encoder, fused")
-    ]
+    others = ("markerV0", "token with head", "bi-encoder, fused", "relations, mlp", "relations, token")
+    cases += [(family, name) for family in FAMILIES[1:] for name in others]
     for family, name in cases:
         difference, errors, dropped = look(family, ARCHITECTURES[name])
         right = difference < 1e-4 and errors == 0 and dropped

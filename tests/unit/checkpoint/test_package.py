@@ -129,7 +129,10 @@ def test_relation_models_of_the_oldest_kind(tmp_path):
         ({"triples_layer": None, "relations_layer": "mlp"}, "lacks 4 parameters: relations_rep_layer"),
         ({"relations_layer": "mpl"}, "Did you mean `mlp`"),
         ({"relations_layer": None}, "has an unknown place for"),
-        ({"relations_layer": "attention", "rel_token_index": 10**6}, "`rel_token_index` must lie within"),
+        (
+            {"relations_layer": "attention", "rel_token_index": 10**6, "class_token_index": 5},
+            "`rel_token_index` must lie within",
+        ),
     ]:
         rewrite(tmp_path / "model", **key)
         refused(tmp_path / "model", message)
