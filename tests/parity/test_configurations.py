@@ -21,7 +21,8 @@ from spanwright.data.load import load_examples
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.tensors import Candidates, SpanScores, Targets
-from support.peer import peer_batch
+from support.loop import still
+from support.peer import assert_same_entities, hangs_on_a_tie, peer_batch
 from support.tiny import FAMILIES, SPAN_MODES, bi_encoder, tiny_extractor
 
 SEED = os.environ.get("SPANWRIGHT_PARITY_SEED", "0")
@@ -57,14 +58,6 @@ def sentences(seed: str, number: int) -> list[list[str]]:
     rng = random.Random(seed)
     examples = load_examples("examples/data/crossner_politics/train.jsonl").examples
     return [example.word_texts[: rng.choice([1, 3, 8, 40, 40])] for example in rng.sample(examples, number)]
-
-
-def still(model):
-    """Without dropout anywhere, in either library's model."""
-    for module in model.modules():
-        for name in ("p", "dropout", "dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_prob"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
 
 
 @pytest.fixture
@@ -131,24 +124,9 @@ def test_entities(pair):
                 threshold=options.threshold,
                 multi_label=options.multi_label,
             )[0]
-            if len(found) == len(expected) and all(
-                (one.start, one.end, one.label) == (other["start"], other["end"], other["label"])
-                for one, other in zip(found, expected, strict=True)
-            ):
-                assert [one.score for one in found] == pytest.approx([o["score"] for o in expected], abs=1e-5)
-            else:
-                assert hangs_on_a_tie(extractor, text, options.threshold), (found, expected)
-
-
-def hangs_on_a_tie(extractor, text, threshold) -> bool:
-    """Whether two scores, or a score and the threshold, are too close for float32 to keep their order."""
-    words = tuple(word.text for word in extractor.split_words(text))
-    with modes.inference(extractor.model):
-        scores = extractor.model(extractor.encoder.encode([Row(words, asked(extractor))]), threshold)
-    values = torch.cat([torch.sigmoid(logits[real.expand_as(logits)]) for logits, real in scores.cells()])
-    values = values[values > threshold - 1e-6].sort().values
-    close = len(values) > 1 and values.diff().min() < 1e-6
-    return bool(close or (values - threshold).abs().min() < 1e-6)
+            assert_same_entities(
+                found, expected, lambda t=text, o=options: hangs_on_a_tie(extractor, t, asked(extractor), o.threshold)
+            )
 
 
 def gold_of(extractor, words, rng):

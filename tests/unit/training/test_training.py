@@ -29,7 +29,7 @@ from spanwright.training.optim import build_optimizer, rate_factor
 from spanwright.training.record import read_metrics
 from spanwright.training.stream import MicroBatches
 from support.data import sentences, write_jsonl
-from support.loop import training_batch
+from support.loop import still, training_batch
 from support.tiny import tiny_extractor
 from support.watch import flags, snapshot
 
@@ -98,11 +98,10 @@ def test_accumulated_micro_batches_equal_the_large_batch(tmp_path, monkeypatch):
         [LoopOptions(max_steps=1, batch_size=8), LoopOptions(max_steps=1, batch_size=2, accumulate=4)]
     ):
         extractor = tiny_extractor(dropout=0.0)
-        for module in extractor.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        still = replace(FAST, max_grad_norm=0.0)
-        train(extractor, sentences(), output=tmp_path / str(number), config=config(training=options, optimizer=still))
+        still(extractor.model)
+        unclipped = replace(FAST, max_grad_norm=0.0)
+        chosen = config(training=options, optimizer=unclipped)
+        train(extractor, sentences(), output=tmp_path / str(number), config=chosen)
     largest = max(float(gradient.abs().max()) for gradient in gradients[0])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * largest)
