@@ -345,8 +345,9 @@ class LoopOptions:
     epochs: passes over the data; max_steps: optimizer updates, 0 for as many as the epochs give. batch_size: rows of a
     micro-batch; max_batch_tokens: padded subtokens of a micro-batch, whichever is reached first. accumulate:
     micro-batches of a step. freeze: parts held still ("backbone", module names, "backbone.layers:3" for its first
-    three layers and embeddings). save_every: steps between training states (0: once an epoch). num_workers: loader
-    processes. tracker: "tensorboard" or "none".
+    three layers and embeddings). seed: decides new weights, dropout, the order of rows and the labels asked.
+    save_every: steps between training states (0: once an epoch). num_workers: loader processes. tracker: "tensorboard"
+    or "none".
     """
 
     epochs: float = 5.0

@@ -22,6 +22,7 @@ from spanwright.config import LoopOptions, OptimizerOptions, ValidationOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError, DataError
 from spanwright.model.gliner import drawn_from
+from support.loop import still
 from support.tiny import LABELS, RELATION_MODELS, RELATIONS, SENTENCES, tiny_extractor
 from support.watch import flags, set_flags, snapshot
 
@@ -45,14 +46,15 @@ def learnable() -> list[Example]:
 
 @every_relation_model
 def test_relations_are_learnt_by_heart(changes, tmp_path):
-    extractor = tiny_extractor(**changes, dropout=0.0)
+    extractor = tiny_extractor("deberta-v2", **changes)
+    still(extractor.model)
     with drawn_from(0):
         draw_head(extractor.model)
     examples = learnable()
     config = TrainConfig(
-        training=LoopOptions(max_steps=240, batch_size=8),
-        optimizer=OptimizerOptions(backbone_lr=1e-3, lr=4e-3, warmup=0.05),
-        validation=ValidationOptions(every=40),
+        training=LoopOptions(max_steps=400, batch_size=8),
+        optimizer=OptimizerOptions(backbone_lr=1.5e-3, lr=4e-3, warmup=0.05),
+        validation=ValidationOptions(every=25, patience=4),
     )
     result = train(extractor, examples, examples, output=tmp_path / "run", config=config)
     assert result.coverage.num_relations_learnt == 8

@@ -20,8 +20,9 @@ from spanwright.config import LossOptions
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.tensors import Candidates, SpanScores, Targets
-from support.compare import compare_gradients, gold_spans, sentences, still
-from support.peer import peer_batch
+from support.compare import compare_gradients, gold_spans, sentences
+from support.loop import still
+from support.peer import assert_same_entities, hangs_on_a_tie, peer_batch
 from support.tiny import FAMILIES, SPAN_MODES, bi_encoder, tiny_extractor
 
 SEED = os.environ.get("SPANWRIGHT_PARITY_SEED", "0")
@@ -116,24 +117,9 @@ def test_entities(pair):
                 threshold=options.threshold,
                 multi_label=options.multi_label,
             )[0]
-            if len(found) == len(expected) and all(
-                (one.start, one.end, one.label) == (other["start"], other["end"], other["label"])
-                for one, other in zip(found, expected, strict=True)
-            ):
-                assert [one.score for one in found] == pytest.approx([o["score"] for o in expected], abs=1e-5)
-            else:
-                assert hangs_on_a_tie(extractor, text, options.threshold), (found, expected)
-
-
-def hangs_on_a_tie(extractor, text, threshold) -> bool:
-    """Whether two scores, or a score and the threshold, are too close for float32 to keep their order."""
-    words = tuple(word.text for word in extractor.split_words(text))
-    with modes.inference(extractor.model):
-        scores = extractor.model(extractor.encoder.encode([Row(words, asked(extractor))]), threshold)
-    values = torch.cat([torch.sigmoid(c.logits[c.real.expand_as(c.logits)]) for c in scores.cells()])
-    values = values[values > threshold - 1e-6].sort().values
-    close = len(values) > 1 and values.diff().min() < 1e-6
-    return bool(close or (values - threshold).abs().min() < 1e-6)
+            assert_same_entities(
+                found, expected, lambda t=text, o=options: hangs_on_a_tie(extractor, t, asked(extractor), o.threshold)
+            )
 
 
 @cases

@@ -9,7 +9,7 @@ import torch
 
 from spanwright import DecodeOptions, Extractor, modes
 from spanwright.encoding import Row
-from support.peer import peer_batch
+from support.peer import assert_same_entities, hangs_on_a_tie, peer_batch
 from support.tiny import FAMILIES, LABELS, SENTENCES, random_text, tiny_extractor
 
 MANY_LABELS = tuple(f"{kind} {number}" for number in range(9) for kind in ("kind of thing", "person", "city"))[:25]
@@ -62,22 +62,12 @@ def test_subtokens_and_logits(family, changes, tmp_path, load_peer):
         assert difference <= 1e-5, difference
 
 
-def has_ties(extractor, text) -> bool:
-    """Whether two scores, or a score and a threshold, are too close for float32 to keep their order."""
-    _, scores = our_logits(extractor, [[word.text for word in extractor.split_words(text)]], LABELS)
-    values = torch.sigmoid(scores.logits[scores.cell_mask()]).sort().values
-    close_to_threshold = min((values - threshold).abs().min() for threshold in (0.3, 0.4, 0.5, 0.6))
-    return bool((values.diff().abs().min() if len(values) > 1 else 1) < 5e-7 or close_to_threshold < 5e-7)
-
-
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert", "xlm-roberta"])
 def test_entities(family, tmp_path, load_peer):
     ours, peer = both(tiny_extractor(family, seed=1), tmp_path / "model", load_peer)
     rng = random.Random(family)
     texts = [*SENTENCES, *(random_text(rng, rng.randint(1, 40)) for _ in range(30)), "naïve Ünïcode 東京 ½ ﷽ e-mail"]
-    texts = [text for text in texts if not has_ties(ours, text)]
-    assert len(texts) > 12
-    found_any = 0
+    found_any = agreed = 0
     for options in WAYS:
         found = ours.extract_many(texts, LABELS, options)
         expected = peer.inference(
@@ -87,13 +77,13 @@ def test_entities(family, tmp_path, load_peer):
             threshold=options.threshold,
             multi_label=options.multi_label,
         )
-        for one, other in zip(found, expected, strict=True):
-            assert [(e.start, e.end, e.text, e.label) for e in one] == [
-                (e["start"], e["end"], e["text"], e["label"]) for e in other
-            ]
-            assert [e.score for e in one] == pytest.approx([e["score"] for e in other], abs=1e-5)
+        for text, one, other in zip(texts, found, expected, strict=True):
+            agreed += assert_same_entities(
+                one, other, lambda t=text, o=options: hangs_on_a_tie(ours, t, LABELS, o.threshold)
+            )
         found_any += sum(map(len, found))
     assert found_any > 50
+    assert agreed > 0.9 * len(WAYS) * len(texts)
 
 
 def test_where_the_peer_is_wrong_about_zero_width_words(tmp_path, load_peer):
@@ -101,10 +91,13 @@ def test_where_the_peer_is_wrong_about_zero_width_words(tmp_path, load_peer):
     ours, peer = both(tiny_extractor("bert", seed=1), tmp_path / "model", load_peer)
     plain, marked = "Angela Merkel met Barack Obama", "\u200b Angela Merkel met Barack Obama"
     options = DecodeOptions(threshold=0.3)
-    right = [(e.text, e.label, round(e.score, 4)) for e in ours.extract(plain, LABELS, options)]
-    assert [(e.text, e.label, round(e.score, 4)) for e in ours.extract(marked, LABELS, options)] == right
+    right = ours.extract(plain, LABELS, options)
+    found = ours.extract(marked, LABELS, options)
+    assert [(e.text, e.label, pytest.approx(e.score, abs=1e-4)) for e in right] == [
+        (e.text, e.label, e.score) for e in found
+    ]
     theirs = [(e["text"], e["label"]) for e in peer.inference([marked], list(LABELS), threshold=0.3)[0]]
-    assert theirs != [(text, label) for text, label, _ in right]
+    assert theirs != [(e.text, e.label) for e in right]
 
 
 def test_where_the_peer_is_wrong_about_markers_in_labels(tmp_path, load_peer):

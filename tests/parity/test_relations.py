@@ -20,7 +20,8 @@ from spanwright.encoding import Row
 from spanwright.losses import cell_loss, span_loss
 from spanwright.model.triples import triple_scorer
 from spanwright.tensors import EntityPairs
-from support.compare import compare_gradients, gold_spans, sentences, still
+from support.compare import compare_gradients, gold_spans, sentences
+from support.loop import still
 from support.tiny import ADJACENCIES, FAMILIES, SPAN_MODES, tiny_extractor
 
 SEED = os.environ.get("SPANWRIGHT_PARITY_SEED", "0")

@@ -18,14 +18,6 @@ def sentences(seed: str, number: int) -> list[list[str]]:
     return [example.word_texts[: rng.choice([1, 3, 8, 40, 40])] for example in rng.sample(examples, number)]
 
 
-def still(model):
-    """Without dropout anywhere, in either library's model."""
-    for module in model.modules():
-        for name in ("p", "dropout", "dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_prob"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-
-
 def gold_spans(extractor, words, labels, rng, *, every=0.4):
     """Random gold spans that do not cross, of labels asked, within reach."""
     gold = []

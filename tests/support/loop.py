@@ -23,6 +23,14 @@ def training_batch(extractor: Extractor):
     return extractor.encoder.encode(rows), encode_targets(GOLD, rows, max_width=extractor.model.config.max_width)
 
 
+def still(model: nn.Module) -> None:
+    """Without dropout anywhere, in either library's model."""
+    for module in model.modules():
+        for name in ("p", "dropout", "dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
 @contextmanager
 def dropouts_seen(model: nn.Module) -> Iterator[list[tuple[bool, bool]]]:
     """Call by call, whether a dropout of the model dropped, and whether gradients were recorded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, get_args
@@ -72,37 +73,69 @@ _SIZES: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(_SIZES)
 
 
+_SPECIALS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+_HEAD = 5  # characters of a word that are its first subtoken; the rest is a second one
+
+
 @cache
-def _trained(family: str) -> str:
-    """A small tokenizer of the kind that the family uses, as JSON."""
-    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+def _serialized(family: str) -> str:
+    """A small tokenizer of the kind that the family uses, as JSON: the same in every process.
+
+    The trainers of `tokenizers` break ties by hash maps that each process seeds anew, so that their vocabularies, and
+    with them every number of a tiny model, differ from run to run. Byte-level BPE is the exception.
+    """
     if family == "bert":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=220, special_tokens=specials, show_progress=False)
+        tokenizer = _word_piece()
     elif family == "modernbert":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=specials,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
+        tokenizer = _byte_pair()
     else:
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=180, special_tokens=specials, unk_token="[UNK]", show_progress=False
-        )
-    tokenizer.train_from_iterator([*SENTENCES, *LABELS] * 4, trainer)
+        tokenizer = _unigram()
     single = "$A [SEP]" if family in ("t5", "mt5") else "[CLS] $A [SEP]"
     tokenizer.post_processor = processors.TemplateProcessing(
         single=single, special_tokens=[(s, tokenizer.token_to_id(s)) for s in ("[CLS]", "[SEP]")]
     )
     return str(tokenizer.to_str())
+
+
+def _word_piece() -> Tokenizer:
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    texts = [normalizer.normalize_str(text) for text in (*SENTENCES, *LABELS)]
+    letters, heads, tails = _pieces(texts, splitter)
+    pieces = [*_SPECIALS, *letters, *(f"##{p}" for p in letters), *heads, *(f"##{p}" for p in tails)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    return tokenizer
+
+
+def _unigram() -> Tokenizer:
+    splitter = pre_tokenizers.Metaspace()
+    letters, heads, tails = _pieces((*SENTENCES, *LABELS), splitter)
+    scores = dict.fromkeys(_SPECIALS, 0.0) | dict.fromkeys([*heads, *tails], -4.0) | dict.fromkeys(letters, -8.0)
+    tokenizer = Tokenizer(models.Unigram(list(scores.items()), unk_id=_SPECIALS.index("[UNK]")))
+    tokenizer.pre_tokenizer = splitter
+    return tokenizer
+
+
+def _pieces(texts: Sequence[str], splitter: Any) -> tuple[list[str], list[str], list[str]]:
+    """The letters of `texts`, and the heads and tails of their words."""
+    words = sorted({word for text in texts for word, _ in splitter.pre_tokenize_str(text)})
+    tails = sorted({word[_HEAD:] for word in words} - {""})
+    return sorted(set("".join(words))), sorted({word[:_HEAD] for word in words}), tails
+
+
+def _byte_pair() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(_SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*SENTENCES, *LABELS] * 4, trainer)
+    return tokenizer
 
 
 def tiny_tokenizer(family: str = "bert", *, relations: bool = False) -> PreTrainedTokenizerFast:
@@ -116,7 +149,7 @@ def tiny_tokenizer(family: str = "bert", *, relations: bool = False) -> PreTrain
 def plain_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     """A tokenizer as an encoder comes with."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_trained(family)),
+        tokenizer_object=Tokenizer.from_str(_serialized(family)),
         pad_token="[PAD]",
         cls_token="[CLS]",
         sep_token="[SEP]",

@@ -24,6 +24,7 @@ from spanwright.text.windows import Window, plan_windows
 from spanwright.text.words import Split, splitter
 from spanwright.training.loop import Loop
 from spanwright.training.record import draw_curve
+from spanwright.training.state import random_from
 from spanwright.training.stream import MicroBatches
 from spanwright.training.validation import Validator
 from spanwright.training.world import open_world
@@ -61,7 +62,8 @@ def train(
 
     model: a GLiNER's folder or name, a pretrained encoder's folder, or an extractor, which is trained in place and
     keeps its modes, its device and its declared parts. train, dev: files in any format that `check` reads, or
-    examples. With dev, the package in `output` is the one of the best micro F1; without, the last.
+    examples. With dev, the package in `output` is the one of the best micro F1; without, the last. What is drawn at
+    random follows from `training.seed` alone, and the global random states are as before when it returns.
 
     Raises:
         DataError: a file has defects, and `skip_invalid` is not set; or there is nothing to learn.
@@ -106,6 +108,7 @@ def train(
     with ExitStack() as stack:
         _hold_still(stack, extractor, config)
         world = stack.enter_context(open_world(config.training, folder, device))
+        stack.enter_context(random_from(config.training.seed + world.rank))  # else all processes drop the same units
         home = extractor.model.device
         stack.callback(extractor.model.to, home)
         extractor.model.to(world.device)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,19 @@ def load_state(output: Path, *, config: TrainConfig) -> dict[str, Any] | None:
     _restore_random_state(state["random"])
     state["progress"] = Progress(**state["progress"])
     return state
+
+
+@contextmanager
+def random_from(seed: int) -> Iterator[None]:
+    """A block in which what dropout draws follows from `seed`; the global random states are as before after it."""
+    before = _random_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        _restore_random_state(before)
 
 
 def _require_same_config(then: dict[str, Any], now: dict[str, Any]) -> None:

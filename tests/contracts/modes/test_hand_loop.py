@@ -166,7 +166,7 @@ def test_saliency_has_gradients_and_no_dropout(extractor):
         with modes.saliency(extractor.model):
             logits = extractor.model(batch).logits
             logits.sum().backward()
-        assert torch.equal(logits, expected)
+        torch.testing.assert_close(logits, expected)  # recording gradients may take another kernel
         gradients.append(extractor.model.backbone.transformer.embeddings.word_embeddings.weight.grad.clone())
     assert torch.equal(*gradients)
     assert gradients[0].abs().sum() > 0
