@@ -7,34 +7,20 @@ import random
 import pytest
 import torch
 
-from spanwright import DecodeOptions, Example, Extractor, Span, TrainConfig, evaluate, modes, train
+from spanwright import DecodeOptions, Extractor, Span, TrainConfig, evaluate, modes, train
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions, OptimizerOptions, ValidationOptions
+from spanwright.config import LoopOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError
 from spanwright.losses import span_loss
 from spanwright.model.gliner import drawn_from
+from support.data import BY_HEART, eight_sentences
 from support.loop import still
 from support.tiny import ARCHITECTURES, FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor
 from support.watch import flags, set_flags, snapshot
 
 every_architecture = pytest.mark.parametrize("changes", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 ROWS = [Row(tuple(s.split()), LABELS[: 1 + i % 4]) for i, s in enumerate(SENTENCES)]
-
-
-def learnable() -> list[Example]:
-    """Eight sentences in which a name's own word says its label: a tiny model can know them all."""
-    rng = random.Random(0)
-    names = {"person": ["Angela", "Barack"], "country": ["Serbia", "Russia"]}
-    examples = []
-    for _ in range(8):
-        words, spans = [], []
-        for label in rng.sample(sorted(names), 2):
-            words += rng.choices(["met", "in", "the", "and"], k=rng.randint(1, 2))
-            spans.append(Span(len(words), len(words) + 1, label))
-            words.append(rng.choice(names[label]))
-        examples.append(Example.from_words([*words, "."], spans))
-    return examples
 
 
 @every_architecture
@@ -72,13 +58,8 @@ def test_it_learns_eight_sentences_by_heart(changes, tmp_path):
     still(extractor.model)
     with drawn_from(0):
         draw_head(extractor.model)
-    examples = learnable()
-    config = TrainConfig(
-        training=LoopOptions(max_steps=300, batch_size=8),
-        optimizer=OptimizerOptions(backbone_lr=1.5e-3, lr=4e-3, warmup=0.05),
-        validation=ValidationOptions(every=25, patience=4),
-    )
-    result = train(extractor, examples, examples, output=tmp_path / "run", config=config)
+    examples = eight_sentences()
+    result = train(extractor, examples, examples, output=tmp_path / "run", config=BY_HEART)
     assert result.report.micro.f1 == 1.0
     assert evaluate(Extractor.from_pretrained(tmp_path / "run", device="cpu"), examples).micro.f1 == 1.0
 
@@ -91,7 +72,7 @@ def test_every_call_leaves_modes_as_it_found_them(changes, tmp_path):
     calls = [
         lambda: extractor.extract(SENTENCES[1], LABELS),
         lambda: extractor.extract("", LABELS),
-        lambda: evaluate(extractor, learnable()[:2]),
+        lambda: evaluate(extractor, eight_sentences()[:2]),
         lambda: extractor.save(tmp_path / "saved"),
     ]
     if extractor.model.config.is_bi_encoder:
@@ -123,7 +104,7 @@ def test_a_loop_by_hand_trains_with_dropout_after_any_call(changes):
 def test_every_encoder_family_trains(family, name, tmp_path):
     extractor = tiny_extractor(family, **ARCHITECTURES[name])
     before = {n: p.clone() for n, p in extractor.model.named_parameters()}
-    train(extractor, learnable(), output=tmp_path / "run", config=TrainConfig(training=LoopOptions(max_steps=2)))
+    train(extractor, eight_sentences(), output=tmp_path / "run", config=TrainConfig(training=LoopOptions(max_steps=2)))
     changed = [n for n, p in extractor.model.named_parameters() if not torch.equal(p, before[n])]
     assert len(changed) > 10
 

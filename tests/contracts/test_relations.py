@@ -10,38 +10,21 @@ from spanwright import (
     DecodeOptions,
     Example,
     Extractor,
-    RelationGold,
-    Span,
-    SpanRelation,
     TrainConfig,
     evaluate,
     train,
 )
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions, OptimizerOptions, ValidationOptions
+from spanwright.config import LoopOptions, OptimizerOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError, DataError
 from spanwright.model.gliner import drawn_from
+from support.data import BY_HEART, eight_related_sentences
 from support.loop import still
 from support.tiny import LABELS, RELATION_MODELS, RELATIONS, SENTENCES, tiny_extractor
 from support.watch import flags, set_flags, snapshot
 
 every_relation_model = pytest.mark.parametrize("changes", RELATION_MODELS.values(), ids=RELATION_MODELS.keys())
-
-
-def learnable() -> list[Example]:
-    """Eight sentences in which the names say who is related, and how: a tiny model can know them all."""
-    rng = random.Random(0)
-    examples = []
-    for index in range(8):
-        person = rng.choice(["Angela", "Barack"])
-        country = "Serbia" if index % 2 else "Russia"
-        words = [*rng.choices(["met", "the"], k=rng.randint(1, 2)), person, "in", country, "."]
-        at = words.index(person)
-        spans = (Span(at, at + 1, "person"), Span(at + 2, at + 3, "country"))
-        relation = SpanRelation(*spans, "lives in") if index % 2 else SpanRelation(*reversed(spans), "home of")
-        examples.append(Example.from_words(words, spans, gold_relations=RelationGold((relation,))))
-    return examples
 
 
 @every_relation_model
@@ -50,13 +33,8 @@ def test_relations_are_learnt_by_heart(changes, tmp_path):
     still(extractor.model)
     with drawn_from(0):
         draw_head(extractor.model)
-    examples = learnable()
-    config = TrainConfig(
-        training=LoopOptions(max_steps=400, batch_size=8),
-        optimizer=OptimizerOptions(backbone_lr=1.5e-3, lr=4e-3, warmup=0.05),
-        validation=ValidationOptions(every=25, patience=4),
-    )
-    result = train(extractor, examples, examples, output=tmp_path / "run", config=config)
+    examples = eight_related_sentences()
+    result = train(extractor, examples, examples, output=tmp_path / "run", config=BY_HEART)
     assert result.coverage.num_relations_learnt == 8
     assert result.report.micro.f1 == 1.0
     assert result.report.relations.micro.f1 == 1.0
@@ -75,7 +53,7 @@ def test_every_call_leaves_modes_as_it_found_them(changes, tmp_path):
     calls = [
         lambda: extractor.extract_relations(SENTENCES[1], LABELS, RELATIONS),
         lambda: extractor.extract_relations("", LABELS, RELATIONS),
-        lambda: evaluate(extractor, learnable()[:2]),
+        lambda: evaluate(extractor, eight_related_sentences()[:2]),
     ]
     for call in calls:
         for _ in range(8):
@@ -143,7 +121,7 @@ def test_what_cannot_be_asked():
 
 def test_rows_without_annotated_relations_teach_entities_alone(tmp_path):
     extractor = tiny_extractor(adjacency="mlp", dropout=0.0)
-    plain = [Example.from_words(e.word_texts, e.spans) for e in learnable()]
+    plain = [Example.from_words(e.word_texts, e.spans) for e in eight_related_sentences()]
     before = {name: p.clone() for name, p in extractor.model.named_parameters() if name.startswith("relations.")}
     config = TrainConfig(
         training=LoopOptions(max_steps=2), optimizer=OptimizerOptions(weight_decay=0.0, backbone_weight_decay=0.0)
