@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,18 @@ def test_a_loop_by_hand_trains_with_dropout_after_any_call(changes):
     assert losses[0].item() != losses[1].item()  # dropout draws anew
     losses[0].backward()
     assert all(torch.isfinite(p.grad).all() for p in extractor.model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "deberta-v2"])
+def test_every_encoder_family_learns_them_too(family, tmp_path):
+    """Those with absolute positions need twice the steps."""
+    extractor = tiny_extractor(family)
+    still(extractor.model)
+    with drawn_from(0):
+        draw_head(extractor.model)
+    patient = replace(BY_HEART, validation=replace(BY_HEART.validation, patience=8))
+    result = train(extractor, eight_sentences(), eight_sentences(), output=tmp_path / "run", config=patient)
+    assert result.report.micro.f1 == 1.0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

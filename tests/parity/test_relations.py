@@ -193,13 +193,16 @@ def named(head, tail, label):
 
 
 def without_itself(relations):
-    """gliner's relations, each once, and none of an entity with itself: the departure shown below."""
+    """gliner's relations, each once, and none of an entity with itself: the departure shown below.
+
+    In our order, of heads and tails; gliner's token models give them by the labels under which entities were found.
+    """
     kept = {}
     for relation in relations:
         key = named(relation["head"], relation["tail"], relation["relation"])
         if key[:2] != key[2:4]:
             kept.setdefault(key, relation["score"])
-    return kept
+    return dict(sorted(kept.items(), key=lambda item: item[0][:4]))
 
 
 def scores_of(extractor, text, options):
