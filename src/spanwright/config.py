@@ -258,8 +258,10 @@ class LoopOptions:
     epochs: passes over the data; max_steps: optimizer updates, 0 for as many as the epochs give. batch_size: rows of a
     micro-batch; max_batch_tokens: padded subtokens of a micro-batch, whichever is reached first. accumulate:
     micro-batches of a step. freeze: parts held still ("backbone", module names, "backbone.layers:3" for its first
-    three layers and embeddings). save_every: steps between training states (0: once an epoch). num_workers: loader
-    processes. tracker: "tensorboard" or "none".
+    three layers and embeddings). save_every: steps between training states (0: once an epoch); keep_states: how many
+    of the newest stay, beside that of the best step. num_workers: loader processes. tracker: "tensorboard" or "none".
+    grace_period: seconds that a run has after SIGTERM or SIGINT to finish its step and save. rank_timeout: seconds
+    that processes wait for one of them before they end the run.
     """
 
     epochs: float = 5.0
@@ -272,8 +274,11 @@ class LoopOptions:
     freeze: tuple[str, ...] = ()
     seed: int = 0
     save_every: int = 0
+    keep_states: int = 2
     num_workers: int = 0
     tracker: Literal["none", "tensorboard"] = "none"
+    grace_period: float = 25.0
+    rank_timeout: float = 20.0
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, Precision)
@@ -281,7 +286,9 @@ class LoopOptions:
         require(self.epochs > 0, "epochs", "be above 0", self.epochs)
         for name in ("max_steps", "save_every", "num_workers", "seed"):
             require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
-        for name in ("batch_size", "max_batch_tokens", "accumulate"):
+        for name in ("grace_period", "rank_timeout"):
+            require(getattr(self, name) > 0, name, "be above 0", getattr(self, name))
+        for name in ("batch_size", "max_batch_tokens", "accumulate", "keep_states"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 
@@ -22,6 +23,11 @@ class LabelSampler:
         self._inventory = tuple(dict.fromkeys(inventory))
         self._options = options
         self._seed = seed
+
+    def description(self) -> dict[str, int | str]:
+        """What the draw depends on beside a row and its place."""
+        digest = hashlib.blake2b("\0".join(self._inventory).encode("utf-8", "surrogatepass"), digest_size=8)
+        return {"seed": self._seed, "inventory": len(self._inventory), "digest": digest.hexdigest()}
 
     def labels_for(self, example: Example, *, epoch: int, index: int) -> tuple[str, ...]:
         """The labels that row `index` is asked in `epoch`, each once."""

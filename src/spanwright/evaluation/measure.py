@@ -39,15 +39,29 @@ def evaluate(
     if not asked:
         raise DataError("Evaluation must ask at least one label, but the examples carry none. Name them with `labels`.")
     predicted: list[list[Span]] = []
-    gold = [[span for span in example.spans if span.label in _asked(example, asked)] for example in examples]
     for start in range(0, len(examples), _SLICE):
         part = examples[start : start + _SLICE]
-        rows = [Row(tuple(example.word_texts), _asked(example, asked)) for example in part]
-        found = extractor.find_spans(rows, options)
-        predicted += [[Span(span.start, span.end, span.label) for span in spans] for spans in found]
+        predicted += predict(extractor, part, asked, options)
         if progress is not None:
             progress(len(part))
-    return score(gold, predicted, asked if labels is not None else None)
+    return judge(examples, predicted, asked, listed=labels is not None)
+
+
+def predict(
+    extractor: Extractor, examples: Sequence[Example], labels: tuple[str, ...], options: DecodeOptions
+) -> list[list[Span]]:
+    """The spans that `extractor` finds in each example: of its own labels, or of `labels` where it carries none."""
+    rows = [Row(tuple(example.word_texts), _asked(example, labels)) for example in examples]
+    found = extractor.find_spans(rows, options)
+    return [[Span(span.start, span.end, span.label) for span in spans] for spans in found]
+
+
+def judge(
+    examples: Sequence[Example], predicted: Sequence[Sequence[Span]], labels: tuple[str, ...], *, listed: bool
+) -> Report:
+    """The report of what `predict` gave. listed: whether it lists all of `labels`, or those that occur."""
+    gold = [[span for span in example.spans if span.label in _asked(example, labels)] for example in examples]
+    return score(gold, predicted, labels if listed else None)
 
 
 def _asked(example: Example, labels: tuple[str, ...]) -> tuple[str, ...]:

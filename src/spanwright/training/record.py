@@ -19,9 +19,9 @@ CURVE_FILE = "learning-curve.png"
 class Recorder:
     """Writes one line of `metrics.jsonl` for each step and evaluation, and shows the newest ones."""
 
-    def __init__(self, output: Path, *, num_steps: int, show: bool, resumed_at: int = 0) -> None:
+    def __init__(self, output: Path, *, show: bool, writes: bool = True) -> None:
         self._path = output / METRICS_FILE
-        self._num_steps = num_steps
+        self._writes = writes
         self._console = Console(stderr=True, quiet=not show)
         self._loss: float | None = None
         self._f1: float | None = None
@@ -29,11 +29,12 @@ class Recorder:
         self._rows = 0
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._drop_lines_after(resumed_at)
 
     @contextmanager
-    def running(self, step: int) -> Iterator[None]:
-        """The time in which the bar is shown; `step` steps were done before."""
+    def running(self, step: int, num_steps: int) -> Iterator[None]:
+        """The time in which the bar is shown; `step` of `num_steps` were done before, and later lines go."""
+        if self._writes:
+            self._drop_lines_after(step)
         columns = (
             TextColumn("training"),
             BarColumn(),
@@ -42,7 +43,7 @@ class Recorder:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=False) as bar:
-            self._bar, self._task = bar, bar.add_task("", total=self._num_steps, completed=step, told="")
+            self._bar, self._task = bar, bar.add_task("", total=num_steps, completed=step, told="")
             try:
                 yield
             finally:
@@ -75,6 +76,8 @@ class Recorder:
         )
 
     def _write(self, values: Mapping[str, Any]) -> None:
+        if not self._writes:
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -82,7 +85,9 @@ class Recorder:
         """Lines of steps that a resumed run will take again go, so that each step stands once."""
         if self._path.exists():
             kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            written = self._path.with_name(f".{METRICS_FILE}")
+            written.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            written.replace(self._path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

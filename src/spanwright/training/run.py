@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from spanwright.text.windows import Window, plan_windows
 from spanwright.text.words import Split, splitter
 from spanwright.training.loop import Loop
 from spanwright.training.record import draw_curve
+from spanwright.training.resume import Resume
 from spanwright.training.stream import MicroBatches
 from spanwright.training.validation import Validator
 from spanwright.training.world import open_world
@@ -53,6 +55,7 @@ def train(
     config: TrainConfig = TrainConfig(),
     device: str | torch.device | None = None,
     resume: bool = False,
+    accept_changes: bool = False,
     skip_invalid: bool = False,
     show: bool = False,
     tell: Callable[[str], object] | None = None,
@@ -61,13 +64,17 @@ def train(
 
     model: a GLiNER's folder or name, a pretrained encoder's folder, or an extractor, which is trained in place and
     keeps its modes, its device and its declared parts. train, dev: files in any format that `check` reads, or
-    examples. With dev, the package in `output` is the one of the best micro F1; without, the last.
+    examples. With dev, the package in `output` is the one of the best micro F1; without, the last. resume: go on from
+    the newest whole state in `output`, or begin where there is none; accept_changes: also where options, data or the
+    number of processes are others.
+
+    SIGTERM and SIGINT finish the step and save a state; then SystemExit (143) or KeyboardInterrupt is raised.
 
     Raises:
         DataError: a file has defects, and `skip_invalid` is not set; or there is nothing to learn.
         ConfigError: options contradict each other, or `output` holds other files.
-        CheckpointError: there is no such model, or `output` cannot be written.
-        TrainingError: the run cannot go on (not finite, out of memory); the last state and package stay.
+        CheckpointError: there is no such model; StorageError: `output` cannot be written, what is in it stays.
+        TrainingError: the run cannot go on (not finite, out of memory, a process died); the last state stays.
 
     """
     folder = Path(output)
@@ -91,6 +98,8 @@ def train(
     batches = MicroBatches(rows, extractor.encoder, sampler, config.training)
     validator = None
     if held_out is not None:
+        if not held_out:
+            raise DataError("`dev` must have at least one example, but is empty.")
         dev_rows, _ = training_rows(held_out, windows, max_width=reach)
         decode = config.validation.decode_options()
         validator = Validator(held_out, dev_rows, inventory, sampler, decode, config.loss)
@@ -104,9 +113,13 @@ def train(
         stack.callback(extractor.model.to, home)
         extractor.model.to(world.device)
         loop = Loop(extractor, batches, validator, config, folder)
-        outcome = loop.run(world, resume=resume, show=show)
-        if world.is_main:
+        outcome = loop.run(world, resume=Resume(resume, accept_changes), show=show, say=say)
+        if world.is_main and not outcome.signal:
             draw_curve(folder)
+    if outcome.signal == signal.SIGINT:
+        raise KeyboardInterrupt(f"stopped after step {outcome.num_steps}")
+    if outcome.signal:
+        raise SystemExit(128 + outcome.signal)
     return TrainResult(extractor, outcome.num_steps, outcome.best_step, outcome.report, coverage)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -13,7 +15,9 @@ from spanwright.data.batches import plan_batches
 from spanwright.data.labels import LabelSampler
 from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
+from spanwright.errors import TrainingError
 from spanwright.tensors import EncodedBatch, Targets
+from spanwright.training.signals import ignore_stop_signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,24 @@ class MicroBatches(Dataset[MicroBatch]):
     ) -> None:
         self._rows = rows
         self._encoder = encoder
-        self._sampler = sampler
+        self.sampler = sampler
         self._options = options
         self._costs = [sum(encoder.costs(row.word_texts)) for row in rows]
         self._epochs: list[tuple[int, list[list[int]]]] = []  # (first k, batches) of each epoch planned so far
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the data."""
+        return len(self._rows)
+
+    @cached_property
+    def digest(self) -> str:
+        """What the rows are: 64 bits of their words, spans and labels."""
+        digest = hashlib.blake2b(digest_size=8)
+        for row in self._rows:
+            content = (row.word_texts, [(s.start, s.end, s.label) for s in row.spans], row.labels, row.negatives)
+            digest.update(repr(content).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     @property
     def epoch_length(self) -> int:
@@ -82,7 +100,7 @@ class MicroBatches(Dataset[MicroBatch]):
     def _encode(self, epoch: int, indices: Sequence[int]) -> MicroBatch:
         examples = [self._rows[index] for index in indices]
         asked = [
-            Row(tuple(example.word_texts), self._sampler.labels_for(example, epoch=epoch, index=index))
+            Row(tuple(example.word_texts), self.sampler.labels_for(example, epoch=epoch, index=index))
             for example, index in zip(examples, indices, strict=True)
         ]
         seed = f"{self._options.seed}/{epoch}/{indices[0]}"
@@ -92,6 +110,9 @@ class MicroBatches(Dataset[MicroBatch]):
 
 def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_workers: int) -> Iterator[MicroBatch]:
     """Micro-batches start, start + stride, ... below stop, made ahead of time by worker processes if there are any."""
+    # nothing to read: a loader of no batches would start its workers all the same
+    if start >= stop:
+        return
     generator = torch.Generator()  # its own: the loader must not draw its workers' seed from the global one
     loader = DataLoader(
         batches,
@@ -100,5 +121,14 @@ def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_wor
         num_workers=num_workers,
         generator=generator,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=ignore_stop_signals if num_workers else None,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if num_workers and "DataLoader worker" in str(error):
+            raise TrainingError(
+                f"Every loader process must live, but one did not: {str(error).splitlines()[0]} Memory may have run "
+                "out; lower `training.num_workers`, or go on with `--resume`."
+            ) from error
+        raise
