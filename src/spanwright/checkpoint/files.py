@@ -15,17 +15,17 @@ from spanwright.errors import CheckpointError, StorageError
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, *, num_bytes: int = 0) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes it, or whose files move into it, once the block has succeeded.
 
     Every file is on the disk before its name is; after an error `target` is as it was. Files that `target` has and the
-    new folder lacks stay.
+    new folder lacks stay. num_bytes: about how much will be written, for the message.
 
     Raises:
         StorageError: the file system refuses (full, read-only, no such place); it names the path.
 
     """
-    with refusals(target), temporary_folder(target) as staging:
+    with refusals(target, num_bytes=num_bytes), temporary_folder(target) as staging:
         faults.point("package.begin")
         yield staging
         settle(staging)

@@ -123,7 +123,8 @@ def save_package(package: Package, folder: Path) -> None:
         StorageError: the folder cannot be written; what it held before is untouched.
 
     """
-    with modes.inference(package.model), staged_folder(folder) as staging:
+    size = sum(value.numel() * value.element_size() for value in package.model.state_dict().values())
+    with modes.inference(package.model), staged_folder(folder, num_bytes=size) as staging:
         write_weights(without_adapters(package.model), staging)
         package.tokenizer.save_pretrained(staging)
         if package.label_tokenizer is not None:

@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from spanwright.checkpoint.files import refusals
+
 METRICS_FILE = "metrics.jsonl"
 CURVE_FILE = "learning-curve.png"
 
@@ -78,7 +80,7 @@ class Recorder:
     def _write(self, values: Mapping[str, Any]) -> None:
         if not self._writes:
             return
-        with self._path.open("a", encoding="utf-8") as file:
+        with refusals(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def _drop_lines_after(self, step: int) -> None:
@@ -86,8 +88,9 @@ class Recorder:
         if self._path.exists():
             kept = [line for line in read_metrics(self._path) if line["step"] <= step]
             written = self._path.with_name(f".{METRICS_FILE}")
-            written.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            written.replace(self._path)
+            with refusals(self._path):
+                written.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+                written.replace(self._path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -136,7 +139,8 @@ def draw_curve(output: Path) -> Path | None:
             color="#c0504d",
         )
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(output / CURVE_FILE, dpi=120)
+    with refusals(output / CURVE_FILE):
+        figure.savefig(output / CURVE_FILE, dpi=120)
     return output / CURVE_FILE
 
 

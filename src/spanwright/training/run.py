@@ -13,6 +13,7 @@ import torch
 
 from spanwright import modes
 from spanwright.checkpoint import is_package, local_folder, new_package
+from spanwright.checkpoint.files import refusals
 from spanwright.config import ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
 from spanwright.data.labels import LabelSampler, label_inventory
@@ -104,14 +105,17 @@ def train(
         decode = config.validation.decode_options()
         validator = Validator(held_out, dev_rows, inventory, sampler, decode, config.loss)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         _hold_still(stack, extractor, config)
         world = stack.enter_context(open_world(config.training, folder, device))
         home = extractor.model.device
         stack.callback(extractor.model.to, home)
         extractor.model.to(world.device)
+        if world.is_main:
+            with refusals(folder / CONFIG_FILE):
+                (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
         loop = Loop(extractor, batches, validator, config, folder)
         outcome = loop.run(world, resume=Resume(resume, accept_changes), show=show, say=say)
         if world.is_main and not outcome.signal:

@@ -191,7 +191,7 @@ def test_a_fault_while_saving_leaves_the_old_package(folder, monkeypatch, point)
 
     target = {
         "write_weights": "spanwright.checkpoint.package.write_weights",
-        "settle": "spanwright.checkpoint.files._settle",
+        "settle": "spanwright.checkpoint.files.settle",
         "os.replace": "spanwright.checkpoint.files.os.replace",
     }[point]
     with monkeypatch.context() as patch:
