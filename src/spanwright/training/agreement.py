@@ -84,6 +84,10 @@ class Alone:
     def copy_from_main(self, tensors: Sequence[Tensor]) -> None:
         """Make tensors equal to the main process's."""
 
+    def watch(self, what: str, collective: Callable[[], Value]) -> Value:
+        """A meeting of another group; who does not come is named."""
+        return collective()
+
 
 class Together(Alone):
     """The agreement of several processes, over a group of its own.
@@ -139,7 +143,7 @@ class Together(Alone):
     def gather(self, value: Value) -> list[Value]:
         """The `value` of each process."""
         found: list[Any] = [None] * self._size
-        self._watched("a gathering", lambda: distributed.all_gather_object(found, value, group=self._group))
+        self.watch("a gathering", lambda: distributed.all_gather_object(found, value, group=self._group))
         return found
 
     def from_main(self, value: Value) -> Value:
@@ -174,32 +178,34 @@ class Together(Alone):
     def _numbers(self, numbers: list[int], what: str) -> list[list[int]]:
         mine = torch.tensor(numbers, dtype=torch.int64)
         found = [torch.empty_like(mine) for _ in range(self._size)]
-        self._watched(what, lambda: distributed.all_gather(found, mine, group=self._group))
+        self.watch(what, lambda: distributed.all_gather(found, mine, group=self._group))
         return [row.tolist() for row in found]
 
-    def _watched(self, what: str, collective: Callable[[], object]) -> None:
-        """Meet the others, and name who does not come."""
+    def watch(self, what: str, collective: Callable[[], Value]) -> Value:
+        """A meeting of any group; who does not come is named."""
         self._reached += 1
         self.messages += 1
-        self._store.set(self._key(self._rank), f"{self._reached} {os.getpid()} {socket.gethostname()}")
         try:
-            collective()
+            self._store.set(self._key(self._rank), f"{self._reached} {os.getpid()} {socket.gethostname()}")
+            return collective()
         except RuntimeError as error:
-            raise TrainingError(
-                f"{self._absent(what, 'imed out' in str(error))} No parameter has changed since the last step."
-            ) from error
+            told = self._absent(what, timed_out="imed out" in str(error))
+            raise TrainingError(f"{told} No parameter has changed since the last step.") from error
 
-    def _absent(self, what: str, timed_out: bool) -> str:
+    def _absent(self, what: str, *, timed_out: bool) -> str:
         """Who has not reached this meeting. One on this machine that did not answer in time is killed."""
         time.sleep(0.5)  # others may just be about to say that they are here
         late = []
-        for rank in range(self._size):
-            reached, process, host = self._store.get(self._key(rank)).decode().split()
-            if int(reached) < self._reached:
-                late.append(f"{rank} (process {process} on {host})")
-                if timed_out and host == socket.gethostname():
-                    with suppress(OSError):  # it is gone
-                        os.kill(int(process), signal.SIGKILL)
+        try:
+            for rank in range(self._size):
+                reached, process, host = self._store.get(self._key(rank)).decode().split()
+                if int(reached) < self._reached:
+                    late.append(f"{rank} (process {process} on {host})")
+                    if timed_out and host == socket.gethostname():
+                        with suppress(OSError):  # it is gone
+                            os.kill(int(process), signal.SIGKILL)
+        except RuntimeError:  # the store lives in its process
+            return f"Every rank must reach {what}, but rank 0 died. Its own error, if any, is above or in its log."
         if not late:
             return f"Every rank must reach {what}, but the connection to one broke off: it died there."
         one = len(late) == 1

@@ -136,7 +136,7 @@ class World:
         """Sum the gradients of the `wanted` parameters over processes; those that lack one count as 0."""
         if self.size > 1 and not self.is_sharded:
             parameters = [p for p, want in zip(self._parameters, wanted, strict=True) if want]
-            self.bytes_exchanged += exchange(parameters)
+            self.bytes_exchanged += self.agreement.watch("the exchange of gradients", lambda: exchange(parameters))
 
     def gradient_norm(self, max_norm: float) -> float:
         """The norm of all gradients, which are clipped to `max_norm` if that is above 0 and the norm finite."""
