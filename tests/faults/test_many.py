@@ -242,6 +242,10 @@ def test_sharded_and_replicated_weights_make_the_same_package(nursery, tmp_path)
     one, other = (Extractor.from_pretrained(tmp_path / run, device="cpu").model.state_dict() for run in ("ddp", "fsdp"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=1e-6)
-    states = [load_state(tmp_path / run / "state-000010") for run in ("ddp", "fsdp")]
-    for name, value in states[0].model.items():
-        torch.testing.assert_close(states[1].model[name], value, rtol=0, atol=1e-6)
+    stopped = tmp_path / "stopped"
+    for log, codes, faults in (("3", (143, 143), "step.forward:term@5/1"), ("4", (0, 0), "")):
+        folder = tmp_path / log
+        arguments = ("whole_run", str(stopped), 8, options)
+        together(nursery, *arguments, folder=folder, codes=codes, SPANWRIGHT_FAULTS=faults, **sharded)
+    one, other = (everything(run / "state-000010") for run in (tmp_path / "fsdp", stopped))
+    assert not differences(one, other)

@@ -64,7 +64,8 @@ def config(**training: Any) -> TrainConfig:
 def whole_run(output: str, num_dev: int, training: dict[str, Any]) -> None:
     """A run without dropout; rank 0 writes what it ended with."""
     run_module.draw_curve = lambda _: None
-    result = train(still_extractor(), sentences(), sentences(num_dev), output=output, config=config(**training))
+    chosen = config(**training)
+    result = train(still_extractor(), sentences(), sentences(num_dev), output=output, config=chosen, resume=True)
     torch.save(result.extractor.model.state_dict(), Path(output) / f"weights-{rank()}.pt")
     (Path(output) / f"report-{rank()}.json").write_text(json.dumps(result.report.to_dict()))
 
@@ -87,9 +88,9 @@ def still_extractor(**changes: Any):
 class Bench:
     """A stepper and its micro-batches, outside any loop."""
 
-    def __init__(self, world) -> None:
+    def __init__(self, world, extractor=None) -> None:
         self.world = world
-        extractor = still_extractor()
+        extractor = extractor or still_extractor()
         self.model = extractor.model
         optimizer = build_optimizer(self.model, RATES)
         prepared, stepped = world.prepare(self.model, optimizer)
@@ -219,27 +220,50 @@ def skipping(output: str) -> None:
     _write(output, {"weights": found})
 
 
-def measured(output: str, num_steps: int) -> None:
-    """How long steps take and what travels."""
-    with open_world(config().training, Path(output), "cpu") as world:
-        bench = Bench(world)
-        for _ in range(3):
-            bench.step()
+def measured(output: str, num_steps: int, encoder: str) -> None:
+    """How long the parts of a step take and what travels, with a new model around an encoder."""
+    from spanwright.checkpoint import new_package
+    from spanwright.config import NewModelOptions
+    from spanwright.extractor import Extractor
+
+    with open_world(config(rank_timeout=120.0).training, Path(output), "cpu") as world:
+        bench = Bench(world, Extractor(new_package(Path(encoder), NewModelOptions(), seed=0)))
+        bench.step()
+        spent = {"agreement": 0.0, "exchange": 0.0}
+
+        def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                started = time.perf_counter()
+                try:
+                    return function(*arguments)
+                finally:
+                    spent[name] += time.perf_counter() - started
+
+            return call
+
+        world.agreement.judge = timed("agreement", world.agreement.judge)
+        world.exchange_gradients = timed("exchange", world.exchange_gradients)
         bytes_before, messages_before = world.bytes_exchanged, world.agreement.messages
         started = time.perf_counter()
         for _ in range(num_steps):
             bench.step()
         seconds = (time.perf_counter() - started) / num_steps
-    parameters = sum(p.numel() for p in bench.model.parameters())
-    _write(
-        output,
-        {
-            "seconds": seconds,
-            "parameters": parameters,
-            "bytes": (world.bytes_exchanged - bytes_before) / num_steps,
-            "messages": (world.agreement.messages - messages_before) / num_steps,
-        },
-    )
+        messages = (world.agreement.messages - messages_before) / num_steps
+        lone = [0.0] * 50
+        for place in range(50):  # the agreement by itself, all processes at the same moment
+            begun = time.perf_counter()
+            world.agreement.meet("a measurement")
+            lone[place] = time.perf_counter() - begun
+    found = {
+        "seconds": seconds,
+        "seconds_agreement": spent["agreement"] / num_steps,
+        "seconds_exchange": spent["exchange"] / num_steps,
+        "seconds_lone_agreement": sorted(lone)[25],
+        "parameters": sum(p.numel() for p in bench.model.parameters()),
+        "bytes": (world.bytes_exchanged - bytes_before) / num_steps,
+        "messages": messages,
+    }
+    _write(output, found)
 
 
 def _write(output: str, found: dict[str, Any]) -> None:

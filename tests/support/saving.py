@@ -70,3 +70,15 @@ def limited(size: int, *arguments: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     command_line(*arguments)
+
+
+def command_line_with_peak(*arguments: str) -> None:
+    """`command_line`, and the most memory that the process held."""
+    import re
+
+    Path("/proc/self/clear_refs").write_text("5")
+    try:
+        command_line(*arguments)
+    finally:
+        peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+        print(f"peak {peak[1] if peak else 0} KiB")

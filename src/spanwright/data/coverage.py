@@ -37,20 +37,54 @@ def training_rows(
     have no spans to lose.
     """
     rows: list[Example] = []
-    lost: Counter[str] = Counter()
+    account = Account()
     for example in examples:
-        narrow = [span for span in example.spans if max_width is None or span.end - span.start <= max_width]
-        lost[TOO_WIDE] += len(example.spans) - len(narrow)
-        cuts = windows(example)
-        reached: set[Span] = set()
-        for window in cuts:
-            inside = [span for span in narrow if window.start <= span.start and span.end <= window.end]
-            reached.update(inside)
-            rows.append(_slice(example, window, inside) if len(cuts) > 1 else replace(example, spans=tuple(inside)))
-        lost[CUT] += sum(span not in reached for span in narrow)
-    num_gold = sum(len(example.spans) for example in examples)
-    lost = +lost
-    return rows, Coverage(len(examples), len(rows), num_gold, num_gold - lost.total(), dict(lost))
+        rows += account.rows_of(example, windows(example), max_width=max_width)
+    return rows, account.coverage()
+
+
+class Account:
+    """Counts what becomes of the gold spans while examples are made into rows, one after the other."""
+
+    def __init__(self) -> None:
+        self._num_examples = self._num_rows = self._num_gold = 0
+        self._lost: Counter[str] = Counter()
+
+    def rows_of(self, example: Example, windows: Sequence[Window], *, max_width: int | None) -> list[Example]:
+        """The rows of one example, counted."""
+        rows = rows_of(example, windows, max_width=max_width)
+        narrow = _narrow(example, max_width)
+        reached = {
+            Span(span.start + window.start, span.end + window.start, span.label)
+            for row, window in zip(rows, windows, strict=True)
+            for span in row.spans
+        }
+        self._num_examples += 1
+        self._num_rows += len(rows)
+        self._num_gold += len(example.spans)
+        self._lost[TOO_WIDE] += len(example.spans) - len(narrow)
+        self._lost[CUT] += sum(span not in reached for span in narrow)
+        return rows
+
+    def coverage(self) -> Coverage:
+        """What has become of all so far."""
+        lost = +self._lost
+        num_learnt = self._num_gold - lost.total()
+        return Coverage(self._num_examples, self._num_rows, self._num_gold, num_learnt, dict(lost))
+
+
+def rows_of(example: Example, windows: Sequence[Window], *, max_width: int | None) -> list[Example]:
+    """One row for each window, with the spans that lie wholly in it and are not too wide."""
+    narrow = _narrow(example, max_width)
+    rows = []
+    for window in windows:
+        inside = [span for span in narrow if window.start <= span.start and span.end <= window.end]
+        rows.append(_slice(example, window, inside) if len(windows) > 1 else replace(example, spans=tuple(inside)))
+    return rows
+
+
+def _narrow(example: Example, max_width: int | None) -> list[Span]:
+    return [span for span in example.spans if max_width is None or span.end - span.start <= max_width]
 
 
 def _slice(example: Example, window: Window, spans: Sequence[Span]) -> Example:

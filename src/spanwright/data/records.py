@@ -61,18 +61,21 @@ def read_records(path: Path, *, split: Split | None = None, exclusive_ends: bool
         DataError: the file cannot be opened, or is damaged.
 
     """
-    reader = _Reader(path.name if path.parent == Path() else str(path), split or splitter("whitespace"), exclusive_ends)
+    reader = RecordReader(path, split=split, exclusive_ends=exclusive_ends)
     for raw in raw_records(path):
         yield reader.read(raw)
 
 
-class _Reader:
-    def __init__(self, name: str, split: Split, exclusive_ends: bool) -> None:
-        self._name = name
-        self._split = split
+class RecordReader:
+    """Makes records of what stands in a file. Arguments as those of `read_records`."""
+
+    def __init__(self, path: Path, *, split: Split | None = None, exclusive_ends: bool = False) -> None:
+        self._name = path.name if path.parent == Path() else str(path)
+        self._split = split or splitter("whitespace")
         self._exclusive_ends = exclusive_ends
 
     def read(self, raw: Raw) -> Record:
+        """The record of one raw value."""
         record = Record(f"{self._name}:{raw.line}", None, 0)
         note = _Notes(record)
         for key in raw.repeated_keys:

@@ -92,14 +92,37 @@ def text_lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:
         if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
             while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                 pass
-            yield number, None, f"the line must be shorter than {MAX_LINE >> 20} MiB, but is longer"
-            continue
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        try:
-            yield number, raw.decode("utf-8").rstrip("\r\n"), ""
-        except UnicodeDecodeError as error:
-            yield number, None, f"the line must be UTF-8, but has the byte 0x{raw[error.start]:02x} at {error.start}"
+        yield number, *_decoded(number, raw)
+
+
+def _decoded(number: int, raw: bytes) -> tuple[str | None, str]:
+    """The text of a line, or None and what is wrong with it."""
+    if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+        return None, f"the line must be shorter than {MAX_LINE >> 20} MiB, but is longer"
+    if number == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode("utf-8").rstrip("\r\n"), ""
+    except UnicodeDecodeError as error:
+        return None, f"the line must be UTF-8, but has the byte 0x{raw[error.start]:02x} at {error.start}"
+
+
+def json_line(number: int, raw: bytes) -> Raw | None:
+    """The record on one line of a JSON-lines file; None on a blank one."""
+    text, problem = _decoded(number, raw)
+    if text is None:
+        return Raw(number, problem=problem)
+    return _parsed(number, text) if text.strip() else None
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is uncompressed and holds a JSON value on each line.
+
+    Raises:
+        DataError: it cannot be opened.
+
+    """
+    return path.suffix not in (".gz", ".xz") and _kind(path) == "lines"
 
 
 def _json_lines(file: IO[bytes]) -> Iterator[Raw]:

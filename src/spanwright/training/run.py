@@ -16,8 +16,10 @@ from spanwright.checkpoint import is_package, local_folder, new_package
 from spanwright.checkpoint.files import refusals
 from spanwright.config import ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
+from spanwright.data.indexed import IndexedExamples, IndexedRows
 from spanwright.data.labels import LabelSampler, label_inventory
 from spanwright.data.load import load_examples
+from spanwright.data.source import is_json_lines
 from spanwright.entities import Example
 from spanwright.errors import ConfigError, DataError
 from spanwright.evaluation import Report
@@ -27,7 +29,7 @@ from spanwright.text.words import Split, splitter
 from spanwright.training.loop import Loop
 from spanwright.training.record import draw_curve
 from spanwright.training.resume import Resume
-from spanwright.training.stream import MicroBatches
+from spanwright.training.stream import MicroBatches, row_cost
 from spanwright.training.validation import Validator
 from spanwright.training.world import open_world
 
@@ -85,14 +87,16 @@ def train(
     _require_free(folder, resume=resume)
     extractor = model if isinstance(model, Extractor) else load_or_make(model, config.model, seed=config.training.seed)
     split = splitter(extractor.model.config.word_splitter)
-    examples = _read(train, split, skip_invalid, say)
+    limit = config.training.index_above << 20
+    examples = _read(train, split, skip_invalid, say, index_above=limit)
     held_out = None if dev is None else _read(dev, split, skip_invalid, say)
 
-    inventory = label_inventory([*examples, *(held_out or [])])
-    sampler = LabelSampler(label_inventory(examples), config.labels, seed=config.training.seed)
+    known = examples.inventory if isinstance(examples, IndexedExamples) else label_inventory(examples)
+    inventory = sorted({*known, *label_inventory(held_out or [])})
+    sampler = LabelSampler(known, config.labels, seed=config.training.seed)
     windows = _Windows(extractor, inventory, config.labels.max_labels)
     reach = extractor.model.config.reach
-    rows, coverage = training_rows(examples, windows, max_width=reach)
+    rows, coverage = _rows(examples, windows, extractor, reach)
     say(str(coverage) + ".")
     if not rows or not inventory:
         raise DataError("The training data must hold at least one sentence and one label, but hold none.")
@@ -163,17 +167,43 @@ class _Windows:
         return plan_windows(costs, max_words=self._config.max_words, max_cost=self._room, overlap=overlap)
 
 
-def _read(data: Data, split: Split, skip_invalid: bool, say: Callable[[str], object]) -> list[Example]:
+def _read(
+    data: Data,
+    split: Split,
+    skip_invalid: bool,
+    say: Callable[[str], object],
+    *,
+    index_above: int | None = None,
+) -> Sequence[Example]:
+    """Examples, held or, of a JSON-lines file of more than `index_above` bytes, indexed."""
     if not isinstance(data, (str, Path)):
         return list(data)
-    loaded = load_examples(Path(data), split=split, skip_invalid=skip_invalid)
-    if loaded.skipped:
-        say(f"{data}: left out {len(loaded.skipped)} defects:")
-        for defect in loaded.skipped[:20]:
+    path = Path(data)
+    examples: Sequence[Example]
+    if index_above is not None and path.is_file() and path.stat().st_size > index_above and is_json_lines(path):
+        examples = indexed = IndexedExamples(path, split=split, skip_invalid=skip_invalid)
+        skipped = indexed.losses
+    else:
+        loaded = load_examples(path, split=split, skip_invalid=skip_invalid)
+        examples, skipped = loaded.examples, loaded.skipped
+    if skipped:
+        say(f"{data}: left out {len(skipped)} defects:")
+        for defect in skipped[:20]:
             say(f"  {defect}")
-        if len(loaded.skipped) > 20:
-            say(f"  and {len(loaded.skipped) - 20} more; `spanwright check {data}` lists all")
-    return list(loaded.examples)
+        if len(skipped) > 20:
+            say(f"  and {len(skipped) - 20} more; `spanwright check {data}` lists all")
+    return examples
+
+
+def _rows(
+    examples: Sequence[Example], windows: _Windows, extractor: Extractor, reach: int | None
+) -> tuple[Sequence[Example], Coverage]:
+    """The training rows of examples, held or indexed as these are."""
+    if isinstance(examples, IndexedExamples):
+        encoder = extractor.encoder
+        rows = IndexedRows(examples, windows, lambda row: row_cost(encoder, row), max_width=reach)
+        return rows, rows.coverage
+    return training_rows(examples, windows, max_width=reach)
 
 
 def _hold_still(stack: ExitStack, extractor: Extractor, config: TrainConfig) -> None:

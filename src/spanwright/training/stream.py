@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from spanwright.config import LoopOptions
-from spanwright.data.batches import plan_batches
+from spanwright.data.batches import BatchPlan, plan_batches
+from spanwright.data.indexed import IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler
 from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
@@ -54,8 +55,9 @@ class MicroBatches(Dataset[MicroBatch]):
         self._encoder = encoder
         self.sampler = sampler
         self._options = options
-        self._costs = [sum(encoder.costs(row.word_texts)) for row in rows]
-        self._epochs: list[tuple[int, list[list[int]]]] = []  # (first k, batches) of each epoch planned so far
+        self._costs = rows.costs if isinstance(rows, IndexedRows) else [row_cost(encoder, row) for row in rows]
+        self._firsts = [0]  # k of the first micro-batch of each epoch planned so far, and of the next
+        self._plans: dict[int, BatchPlan] = {}
 
     @property
     def num_rows(self) -> int:
@@ -65,37 +67,36 @@ class MicroBatches(Dataset[MicroBatch]):
     @cached_property
     def digest(self) -> str:
         """What the rows are: 64 bits of their words, spans and labels."""
-        digest = hashlib.blake2b(digest_size=8)
-        for row in self._rows:
-            content = (row.word_texts, [(s.start, s.end, s.label) for s in row.spans], row.labels, row.negatives)
-            digest.update(repr(content).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+        return digest_of(self._rows)
 
     @property
     def epoch_length(self) -> int:
         """Micro-batches of the first epoch; later ones differ by a few at most."""
-        return len(self._epoch(0)[1])
+        if len(self._firsts) < 2:
+            self._plan(0)
+        return self._firsts[1]
 
     def __getitem__(self, k: int) -> MicroBatch:
-        epoch = 0
-        while k >= self._epoch(epoch)[0] + len(self._epoch(epoch)[1]):
-            epoch += 1
-        first, batches = self._epoch(epoch)
-        return self._encode(epoch, batches[k - first])
+        while k >= self._firsts[-1]:
+            self._plan(len(self._firsts) - 1)
+        epoch = bisect_right(self._firsts, k) - 1
+        return self._encode(epoch, self._plan(epoch)[k - self._firsts[epoch]])
 
-    def _epoch(self, epoch: int) -> tuple[int, list[list[int]]]:
-        while len(self._epochs) <= epoch:
-            number = len(self._epochs)
-            first = self._epochs[-1][0] + len(self._epochs[-1][1]) if self._epochs else 0
-            batches = plan_batches(
+    def _plan(self, epoch: int) -> BatchPlan:
+        """The plan of an epoch up to the next that is not planned yet. Two are kept: the stream moves on."""
+        if epoch not in self._plans:
+            while len(self._plans) > 1:
+                del self._plans[min(self._plans)]
+            self._plans[epoch] = plan_batches(
                 self._costs,
                 batch_size=self._options.batch_size,
                 max_tokens=self._options.max_batch_tokens,
                 seed=self._options.seed,
-                epoch=number,
+                epoch=epoch,
             )
-            self._epochs.append((first, batches))
-        return self._epochs[epoch]
+            if len(self._firsts) == epoch + 1:
+                self._firsts.append(self._firsts[-1] + len(self._plans[epoch]))
+        return self._plans[epoch]
 
     def _encode(self, epoch: int, indices: Sequence[int]) -> MicroBatch:
         examples = [self._rows[index] for index in indices]
@@ -106,6 +107,11 @@ class MicroBatches(Dataset[MicroBatch]):
         seed = f"{self._options.seed}/{epoch}/{indices[0]}"
         batch, targets = self._encoder.encode_with_targets(asked, [example.spans for example in examples], seed=seed)
         return MicroBatch(batch, targets, tuple(example.origin for example in examples))
+
+
+def row_cost(encoder: BatchEncoder, row: Example) -> int:
+    """Subtokens of a row's words."""
+    return sum(encoder.costs(row.word_texts))
 
 
 def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_workers: int) -> Iterator[MicroBatch]:
