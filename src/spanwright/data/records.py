@@ -151,8 +151,9 @@ class RecordReader:
         if not isinstance(text, str):
             note.row("wrong-type", "text", f"`text` must be a string, but is {_shown(text)}.")
             return
-        if spans is None:
-            note.row("wrong-type", "entities", "`entities` must be a list of spans, but is absent.")
+        if not isinstance(spans, list):
+            shown = "absent" if spans is None else _shown(spans)
+            note.row("wrong-type", "entities", f"`entities` must be a list of spans, but is {shown}.")
             return
         words = self._split(text)
         if not words:
@@ -224,6 +225,7 @@ class RecordReader:
                 spans.append(Span(start, index + 1, label))
                 start = None
         words = [word for _, word, _ in rows]
+        note.word_lines = [line for line, _, _ in rows]
         record.num_spans += len(spans)
         self._finish(record, note, {}, " ".join(words), join_words(words), spans)
 
@@ -253,8 +255,9 @@ class RecordReader:
             message = f"`ner_negatives` must be absent from the row, but {', '.join(clash)} is in it."
             note("false-negative", "ner_negatives", message)
             negatives = tuple(label for label in negatives if label not in own)
-        if not all(word.text.strip() for word in words):
-            note("empty-word", "tokenized_text", "every word must have something in it, but one is empty.", "warning")
+        if (empty := next((place for place, word in enumerate(words) if not word.text.strip()), None)) is not None:
+            message = "every word must have something in it, but one is empty."
+            note("empty-word", "tokenized_text", message, "warning", place=note.place_of_word(empty))
         if any("\ud800" <= char <= "\udfff" for char in text):
             note(
                 "surrogate",
@@ -270,6 +273,13 @@ class _Notes:
 
     def __init__(self, record: Record) -> None:
         self._record = record
+        self.word_lines: Sequence[int] = ()  # where each word has a line of its own
+
+    def place_of_word(self, index: int) -> str:
+        """The place of a word, or of its record."""
+        if not self.word_lines:
+            return self._record.place
+        return f"{self._record.place.rpartition(':')[0]}:{self.word_lines[index]}"
 
     def __call__(
         self,

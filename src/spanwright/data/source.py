@@ -68,20 +68,29 @@ def raw_records(path: Path) -> Iterator[Raw]:
 def _kind(path: Path) -> Literal["array", "lines", "conll"]:
     """Read off the first line with something in it; where that is cut short, off its first character."""
     with open_bytes(path) as file:
-        first = b""
-        while not first and (line := file.readline(_CHUNK)):
-            first = line.removeprefix(b"\xef\xbb\xbf").strip()
+        first = _next_content(file)
+        second = _next_content(file)
+    plain = path.name.removesuffix(".gz").removesuffix(".xz")
     if path.suffixes[-1:] in ([".conll"], [".bio"], [".iob"]) or first[:1] not in (b"{", b"["):
-        plain = path.name.removesuffix(".gz").removesuffix(".xz")
         return "lines" if plain.endswith((".jsonl", ".json")) else "conll"
     if first.startswith(b"{"):
         return "lines"
     try:
         value = json.loads(first)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return "lines" if plain.endswith(".jsonl") else "array"
+    except ValueError:
         return "array"
     spacy_pair = len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict)
-    return "lines" if spacy_pair else "array"
+    return "lines" if spacy_pair or (second and plain.endswith(".jsonl")) else "array"
+
+
+def _next_content(file: IO[bytes]) -> bytes:
+    """The next line that has something in it, or its beginning; empty at the end of the file."""
+    content = b""
+    while not content and (line := file.readline(_CHUNK)):
+        content = line.removeprefix(b"\xef\xbb\xbf").strip()
+    return content
 
 
 def text_lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:
