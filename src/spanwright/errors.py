@@ -4,6 +4,7 @@
     ├── ConfigError      (ValueError)    an option, a key or an argument that cannot be meant
     ├── DataError        (ValueError)    a file, a line or a text that cannot be read as asked
     ├── CheckpointError  (OSError)       a model folder that is absent, damaged or of another kind
+    │   └── StorageError                 a folder that cannot be written: full, over quota, read-only
     ├── ModeError        (RuntimeError)  a module in a mode that nobody declared
     └── TrainingError    (RuntimeError)  a training run that cannot go on
 
@@ -40,6 +41,12 @@ class CheckpointError(SpanwrightError, OSError):
     """A model folder that is absent, damaged or of another kind."""
 
     exit_code = 66
+
+
+class StorageError(CheckpointError):
+    """A folder that cannot be written: the disk is full, a quota is reached, or it may not be written to."""
+
+    exit_code = 74
 
 
 class ModeError(SpanwrightError, RuntimeError):

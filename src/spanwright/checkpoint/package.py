@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from spanwright import modes
 from spanwright.checkpoint import published
+from spanwright.checkpoint.adapters import without_adapters
 from spanwright.checkpoint.files import staged_folder
 from spanwright.checkpoint.weights import load_into, read_weights, require_content, write_weights
 from spanwright.config import ModelConfig, NewModelOptions
@@ -114,12 +115,15 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
 def save_package(package: Package, folder: Path) -> None:
     """Write a package whole or not at all; the model's mode, device and dtype stay as they are.
 
+    Adapters (peft) are merged into what is written, and stay apart in the model.
+
     Raises:
-        CheckpointError: the folder cannot be written; what it held before is untouched.
+        StorageError: the folder cannot be written; what it held before is untouched.
 
     """
-    with modes.inference(package.model), staged_folder(folder) as staging:
-        write_weights(package.model, staging)
+    size = sum(value.numel() * value.element_size() for value in package.model.state_dict().values())
+    with modes.inference(package.model), staged_folder(folder, num_bytes=size) as staging:
+        write_weights(without_adapters(package.model), staging)
         package.tokenizer.save_pretrained(staging)
         if package.label_tokenizer is not None:
             package.label_tokenizer.save_pretrained(staging / LABEL_TOKENIZER)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -36,12 +38,19 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 
 def main() -> None:
-    """Run the command line; errors that Spanwright raises become one sentence and an exit code."""
+    """Run the command line; errors that Spanwright raises become one sentence and an exit code.
+
+    Signals end it with 143 (SIGTERM) and 130 (SIGINT); `train` finishes its step and saves before.
+    """
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except SpanwrightError as error:
         typer.echo(f"spanwright: {error}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:  # `spanwright ... | head`
         sys.stderr.close()
         sys.exit(141)

@@ -19,7 +19,10 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help='Where to train: "cpu", "cuda", "cuda:1".')] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last state in --output, if there is one.")
+        bool, typer.Option("--resume", help="Go on from the newest state in --output, if there is one.")
+    ] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="With --resume: options, data or processes may be others.")
     ] = False,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave defective spans and rows out, and list them.")
@@ -41,6 +44,7 @@ def train(
         config=chosen,
         device=device,
         resume=resume,
+        accept_changes=accept_changes,
         skip_invalid=skip_invalid,
         show=True,
         tell=lambda line: typer.echo(line, err=True),

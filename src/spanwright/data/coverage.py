@@ -45,27 +45,58 @@ def training_rows(
     have no spans to lose.
     """
     rows: list[Example] = []
-    lost: Counter[str] = Counter()
-    num_related = 0
+    account = Account()
     for example in examples:
-        narrow = [span for span in example.spans if max_width is None or span.end - span.start <= max_width]
-        lost[TOO_WIDE] += len(example.spans) - len(narrow)
-        cuts = windows(example)
+        rows += account.rows_of(example, windows(example), max_width=max_width)
+    return rows, account.coverage()
+
+
+class Account:
+    """Counts what becomes of the gold spans while examples are made into rows, one after the other."""
+
+    def __init__(self) -> None:
+        self._num_examples = self._num_rows = self._num_gold = self._num_relations = self._num_relations_learnt = 0
+        self._lost: Counter[str] = Counter()
+
+    def rows_of(self, example: Example, windows: Sequence[Window], *, max_width: int | None) -> list[Example]:
+        """The rows of one example, counted."""
+        rows = rows_of(example, windows, max_width=max_width)
+        narrow = _narrow(example, max_width)
         reached: set[Span] = set()
         related: set[SpanRelation] = set()
-        for window in cuts:
-            inside = [span for span in narrow if window.start <= span.start and span.end <= window.end]
-            row = _with_relatable(example.with_spans(inside))
-            reached.update(inside)
-            related.update(row.relations)
-            rows.append(_slice(row, window) if len(cuts) > 1 else row)
-        lost[CUT] += sum(span not in reached for span in narrow)
-        num_related += len(related)
-    num_gold = sum(len(example.spans) for example in examples)
-    lost = +lost
-    num_relations = sum(len(set(example.relations)) for example in examples)
-    learnt = num_gold - lost.total()
-    return rows, Coverage(len(examples), len(rows), num_gold, learnt, dict(lost), num_relations, num_related)
+        for row, window in zip(rows, windows, strict=True):
+            reached.update(_moved(span, window.start) for span in row.spans)
+            related.update(_related(relation, window.start) for relation in row.relations)
+        self._num_examples += 1
+        self._num_rows += len(rows)
+        self._num_gold += len(example.spans)
+        self._lost[TOO_WIDE] += len(example.spans) - len(narrow)
+        self._lost[CUT] += sum(span not in reached for span in narrow)
+        self._num_relations += len(set(example.relations))
+        self._num_relations_learnt += len(related)
+        return rows
+
+    def coverage(self) -> Coverage:
+        """What has become of all so far."""
+        lost = +self._lost
+        num_learnt = self._num_gold - lost.total()
+        relations = (self._num_relations, self._num_relations_learnt)
+        return Coverage(self._num_examples, self._num_rows, self._num_gold, num_learnt, dict(lost), *relations)
+
+
+def rows_of(example: Example, windows: Sequence[Window], *, max_width: int | None) -> list[Example]:
+    """One row for each window, with the spans that lie wholly in it and are not too wide, and their relations."""
+    narrow = _narrow(example, max_width)
+    rows = []
+    for window in windows:
+        inside = [span for span in narrow if window.start <= span.start and span.end <= window.end]
+        row = _with_relatable(example.with_spans(inside))
+        rows.append(_slice(row, window) if len(windows) > 1 else row)
+    return rows
+
+
+def _narrow(example: Example, max_width: int | None) -> list[Span]:
+    return [span for span in example.spans if max_width is None or span.end - span.start <= max_width]
 
 
 def _with_relatable(example: Example) -> Example:
@@ -78,15 +109,21 @@ def _with_relatable(example: Example) -> Example:
 
 
 def _slice(example: Example, window: Window) -> Example:
-    moved = {s: Span(s.start - window.start, s.end - window.start, s.label) for s in example.spans}
     gold = example.gold_relations
     if gold is not None:
-        shifted = tuple(SpanRelation(moved[r.head], moved[r.tail], r.label) for r in gold.relations)
-        gold = replace(gold, relations=shifted)
+        gold = replace(gold, relations=tuple(_related(relation, -window.start) for relation in gold.relations))
     return replace(
         example,
         words=example.words[window.start : window.end],
-        spans=tuple(moved.values()),
+        spans=tuple(_moved(span, -window.start) for span in example.spans),
         gold_relations=gold,
         origin=f"{example.origin} words {window.start} to {window.end}",
     )
+
+
+def _moved(span: Span, by: int) -> Span:
+    return Span(span.start + by, span.end + by, span.label)
+
+
+def _related(relation: SpanRelation, by: int) -> SpanRelation:
+    return SpanRelation(_moved(relation.head, by), _moved(relation.tail, by), relation.label)

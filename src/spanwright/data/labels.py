@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ class LabelSampler:
         self._relations = tuple(dict.fromkeys(relations))
         self._options = options
         self._seed = seed
+
+    def description(self) -> dict[str, int | str]:
+        """What the draw depends on beside a row and its place."""
+        names = "\0".join([*self._inventory, *(f"\1{relation}" for relation in self._relations)])
+        digest = hashlib.blake2b(names.encode("utf-8", "surrogatepass"), digest_size=8)
+        return {"seed": self._seed, "inventory": len(self._inventory), "digest": digest.hexdigest()}
 
     def labels_for(self, example: Example, *, epoch: int, index: int) -> tuple[str, ...]:
         """The labels that row `index` is asked in `epoch`, each once."""

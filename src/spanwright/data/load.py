@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spanwright.data.notes import Defect
+from spanwright.data.notes import Defect, Record
 from spanwright.data.records import read_records
 from spanwright.entities import Example
 from spanwright.errors import DataError
@@ -33,23 +33,44 @@ def load_examples(
 
     """
     examples: list[Example] = []
-    errors: list[Defect] = []
-    losses: list[Defect] = []
-    num_spans = 0
+    tally = Tally(Path(path), skip_invalid=skip_invalid)
     for record in read_records(Path(path), split=split, exclusive_ends=exclusive_ends):
-        num_spans += record.num_spans
-        for defect in record.defects:
-            if defect.severity == "error":
-                errors.append(defect)
-            if defect.severity == "error" or defect.num_spans:
-                losses.append(defect)
+        tally.look(record)
         if record.example is not None:
             examples.append(record.example)
-    if errors and not skip_invalid:
-        shown = " ".join(str(defect) for defect in errors[:_SHOWN])
-        more = f" And {len(errors) - _SHOWN:,} more." if len(errors) > _SHOWN else ""
-        raise DataError(
-            f"{path} must be without errors, but has {len(errors):,}. {shown}{more} "
-            f"`spanwright check {path}` lists all; `--skip-invalid` leaves them out."
-        )
-    return Loaded(tuple(examples), tuple(losses), num_spans)
+    tally.require_readable()
+    return Loaded(tuple(examples), tuple(tally.losses), tally.num_spans)
+
+
+class Tally:
+    """Counts what is wrong with a file while it is read, record by record."""
+
+    def __init__(self, path: Path, *, skip_invalid: bool, limit: int | None = None) -> None:
+        """`limit`: how many defects are kept; all are counted."""
+        self._path = path
+        self._skip_invalid = skip_invalid
+        self._limit = limit
+        self._shown: list[Defect] = []
+        self._num_errors = 0
+        self.losses: list[Defect] = []
+        self.num_spans = 0
+
+    def look(self, record: Record) -> None:
+        """Count one record."""
+        self.num_spans += record.num_spans
+        for defect in record.defects:
+            if defect.severity == "error":
+                self._num_errors += 1
+                self._shown += [defect] if len(self._shown) < _SHOWN else []
+            if (defect.severity == "error" or defect.num_spans) and len(self.losses) != self._limit:
+                self.losses.append(defect)
+
+    def require_readable(self) -> None:
+        """Raise DataError if there were errors that may not be passed over."""
+        if self._num_errors and not self._skip_invalid:
+            shown = " ".join(str(defect) for defect in self._shown)
+            more = f" And {self._num_errors - _SHOWN:,} more." if self._num_errors > _SHOWN else ""
+            raise DataError(
+                f"{self._path} must be without errors, but has {self._num_errors:,}. {shown}{more} "
+                f"`spanwright check {self._path}` lists all; `--skip-invalid` leaves them out."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +45,13 @@ class Notes:
 
     def __init__(self, record: Record) -> None:
         self._record = record
+        self.word_lines: Sequence[int] = ()  # where each word has a line of its own
+
+    def place_of_word(self, index: int) -> str:
+        """The place of a word, or of its record."""
+        if not self.word_lines:
+            return self._record.place
+        return f"{self._record.place.rpartition(':')[0]}:{self.word_lines[index]}"
 
     def __call__(
         self,

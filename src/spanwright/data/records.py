@@ -32,18 +32,21 @@ def read_records(path: Path, *, split: Split | None = None, exclusive_ends: bool
         DataError: the file cannot be opened, or is damaged.
 
     """
-    reader = _Reader(path.name if path.parent == Path() else str(path), split or splitter("whitespace"), exclusive_ends)
+    reader = RecordReader(path, split=split, exclusive_ends=exclusive_ends)
     for raw in raw_records(path):
         yield reader.read(raw)
 
 
-class _Reader:
-    def __init__(self, name: str, split: Split, exclusive_ends: bool) -> None:
-        self._name = name
-        self._split = split
+class RecordReader:
+    """Makes records of what stands in a file. Arguments as those of `read_records`."""
+
+    def __init__(self, path: Path, *, split: Split | None = None, exclusive_ends: bool = False) -> None:
+        self._name = path.name if path.parent == Path() else str(path)
+        self._split = split or splitter("whitespace")
         self._exclusive_ends = exclusive_ends
 
     def read(self, raw: Raw) -> Record:
+        """The record of one raw value."""
         record = Record(f"{self._name}:{raw.line}", None, 0)
         note = Notes(record)
         for key in raw.repeated_keys:
@@ -114,8 +117,9 @@ class _Reader:
         if not isinstance(text, str):
             note.row("wrong-type", "text", f"`text` must be a string, but is {brief(text)}.")
             return
-        if spans is None:
-            note.row("wrong-type", "entities", "`entities` must be a list of spans, but is absent.")
+        if not isinstance(spans, list):
+            shown = "absent" if spans is None else brief(spans)
+            note.row("wrong-type", "entities", f"`entities` must be a list of spans, but is {shown}.")
             return
         words = self._split(text)
         if not words:
@@ -186,6 +190,7 @@ class _Reader:
                 spans.append(Span(start, index + 1, label))
                 start = None
         words = [word for _, word, _ in rows]
+        note.word_lines = [line for line, _, _ in rows]
         record.num_spans += len(spans)
         self._finish(record, note, {}, " ".join(words), join_words(words), spans)
 
@@ -217,8 +222,9 @@ class _Reader:
             message = f"`ner_negatives` must be absent from the row, but {', '.join(clash)} is in it."
             note("false-negative", "ner_negatives", message)
             negatives = tuple(label for label in negatives if label not in own)
-        if not all(word.text.strip() for word in words):
-            note("empty-word", "tokenized_text", "every word must have something in it, but one is empty.", "warning")
+        if (empty := next((place for place, word in enumerate(words) if not word.text.strip()), None)) is not None:
+            message = "every word must have something in it, but one is empty."
+            note("empty-word", "tokenized_text", message, "warning", place=note.place_of_word(empty))
         if any("\ud800" <= char <= "\udfff" for char in text):
             note(
                 "surrogate",

@@ -68,20 +68,29 @@ def raw_records(path: Path) -> Iterator[Raw]:
 def _kind(path: Path) -> Literal["array", "lines", "conll"]:
     """Read off the first line with something in it; where that is cut short, off its first character."""
     with open_bytes(path) as file:
-        first = b""
-        while not first and (line := file.readline(_CHUNK)):
-            first = line.removeprefix(b"\xef\xbb\xbf").strip()
+        first = _next_content(file)
+        second = _next_content(file)
+    plain = path.name.removesuffix(".gz").removesuffix(".xz")
     if path.suffixes[-1:] in ([".conll"], [".bio"], [".iob"]) or first[:1] not in (b"{", b"["):
-        plain = path.name.removesuffix(".gz").removesuffix(".xz")
         return "lines" if plain.endswith((".jsonl", ".json")) else "conll"
     if first.startswith(b"{"):
         return "lines"
     try:
         value = json.loads(first)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return "lines" if plain.endswith(".jsonl") else "array"
+    except ValueError:
         return "array"
     spacy_pair = len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], dict)
-    return "lines" if spacy_pair else "array"
+    return "lines" if spacy_pair or (second and plain.endswith(".jsonl")) else "array"
+
+
+def _next_content(file: IO[bytes]) -> bytes:
+    """The next line that has something in it, or its beginning; empty at the end of the file."""
+    content = b""
+    while not content and (line := file.readline(_CHUNK)):
+        content = line.removeprefix(b"\xef\xbb\xbf").strip()
+    return content
 
 
 def text_lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:
@@ -92,14 +101,37 @@ def text_lines(file: IO[bytes]) -> Iterator[tuple[int, str | None, str]]:
         if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
             while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                 pass
-            yield number, None, f"the line must be shorter than {MAX_LINE >> 20} MiB, but is longer"
-            continue
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        try:
-            yield number, raw.decode("utf-8").rstrip("\r\n"), ""
-        except UnicodeDecodeError as error:
-            yield number, None, f"the line must be UTF-8, but has the byte 0x{raw[error.start]:02x} at {error.start}"
+        yield number, *_decoded(number, raw)
+
+
+def _decoded(number: int, raw: bytes) -> tuple[str | None, str]:
+    """The text of a line, or None and what is wrong with it."""
+    if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+        return None, f"the line must be shorter than {MAX_LINE >> 20} MiB, but is longer"
+    if number == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode("utf-8").rstrip("\r\n"), ""
+    except UnicodeDecodeError as error:
+        return None, f"the line must be UTF-8, but has the byte 0x{raw[error.start]:02x} at {error.start}"
+
+
+def json_line(number: int, raw: bytes) -> Raw | None:
+    """The record on one line of a JSON-lines file; None on a blank one."""
+    text, problem = _decoded(number, raw)
+    if text is None:
+        return Raw(number, problem=problem)
+    return _parsed(number, text) if text.strip() else None
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether a file is uncompressed and holds a JSON value on each line.
+
+    Raises:
+        DataError: it cannot be opened.
+
+    """
+    return path.suffix not in (".gz", ".xz") and _kind(path) == "lines"
 
 
 def _json_lines(file: IO[bytes]) -> Iterator[Raw]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from spanwright.config import DecodeOptions
 from spanwright.data.labels import label_inventory, relation_inventory
@@ -44,34 +44,64 @@ def evaluate(
     related: tuple[str, ...] = ()
     if extractor.model.config.finds_relations:
         related = checked_labels(relation_inventory(examples) if relations is None else relations)
-    rows = [_row(example, asked, related) for example in examples]
-    found: list[Found] = []
+    question = Asked(asked, related, listed=labels is not None)
+    answers: list[Answer] = []
     for start in range(0, len(examples), _SLICE):
-        part = rows[start : start + _SLICE]
-        found += extractor.find(part, options)
+        part = examples[start : start + _SLICE]
+        answers += predict(extractor, part, question, options)
         if progress is not None:
             progress(len(part))
+    return judge(examples, answers, question)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The labels, and of a relation model the relations, of examples that list none of their own.
+
+    listed: whether a report lists all of the labels, or those that occur.
+    """
+
+    labels: tuple[str, ...]
+    relations: tuple[str, ...] = ()
+    listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found in an example: its spans, and the relations between them."""
+
+    spans: list[Span]
+    relations: list[SpanRelation]
+
+
+def predict(extractor: Extractor, examples: Sequence[Example], asked: Asked, options: DecodeOptions) -> list[Answer]:
+    """What `extractor` finds in each example: of the labels that it lists, or of those `asked`."""
+    found = extractor.find([asked_of(example, asked) for example in examples], options)
+    return [Answer([Span(span.start, span.end, span.label) for span in row.spans], _related(row)) for row in found]
+
+
+def judge(examples: Sequence[Example], answers: Sequence[Answer], asked: Asked) -> Report:
+    """The report of what `predict` gave."""
+    rows = [asked_of(example, asked) for example in examples]
     gold = [[s for s in example.spans if s.label in row.labels] for example, row in zip(examples, rows, strict=True)]
-    spans = [[Span(span.start, span.end, span.label) for span in row.spans] for row in found]
-    report = score(gold, spans, asked if labels is not None else None)
-    if not related:
+    report = score(gold, [answer.spans for answer in answers], asked.labels if asked.listed else None)
+    if not asked.relations:
         return report
     told = [
-        ([r for r in example.relations if r.label in row.relations], _related(seen))
-        for example, row, seen in zip(examples, rows, found, strict=True)
+        ([r for r in example.relations if r.label in row.relations], answer.relations)
+        for example, row, answer in zip(examples, rows, answers, strict=True)
         if example.gold_relations is not None
     ]
-    of_relations = score_relations([g for g, _ in told], [p for _, p in told], None if relations is None else related)
-    return replace(report, relations=of_relations)
+    return replace(report, relations=score_relations([g for g, _ in told], [p for _, p in told], asked.relations))
 
 
-def _row(example: Example, labels: tuple[str, ...], relations: tuple[str, ...]) -> Row:
+def asked_of(example: Example, asked: Asked) -> Row:
+    """The question that an example is; no relations where nobody annotated them."""
     gold = example.gold_relations
-    return Row(
-        tuple(example.word_texts),
-        labels if example.labels is None else example.labels,
-        () if gold is None or not relations else relations if gold.labels is None else gold.labels,
-    )
+    relations: tuple[str, ...] = ()
+    if gold is not None and asked.relations:
+        relations = asked.relations if gold.labels is None else gold.labels
+    return Row(tuple(example.word_texts), asked.labels if example.labels is None else example.labels, relations)
 
 
 def _related(found: Found) -> list[SpanRelation]:

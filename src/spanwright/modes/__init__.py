@@ -16,7 +16,7 @@ gradients is a training forward, any other is an inference forward.
 
 from spanwright.modes.keeper import Moded
 from spanwright.modes.plan import Mode, freeze, frozen, inference_only, rest, thaw
-from spanwright.modes.report import ModeReport, ModuleMode, report
+from spanwright.modes.report import ModeReport, ModuleMode, declarations, fingerprint, report, states
 from spanwright.modes.scopes import TrainingStep, forward_scope, inference, saliency, training_step
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "Moded",
     "ModuleMode",
     "TrainingStep",
+    "declarations",
+    "fingerprint",
     "forward_scope",
     "freeze",
     "frozen",
@@ -33,6 +35,7 @@ __all__ = [
     "report",
     "rest",
     "saliency",
+    "states",
     "thaw",
     "training_step",
 ]

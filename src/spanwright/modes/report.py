@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from spanwright.modes.plan import Mode, plan, root_of
@@ -57,3 +59,33 @@ def report(model: nn.Module) -> ModeReport:
             for name, module in root.named_modules()
         )
     )
+
+
+def fingerprint(model: nn.Module) -> int:
+    """56 bits of every module's flag and planned flag, every parameter's `requires_grad`, and the gradient mode.
+
+    Processes that train one model together compare it before each update.
+    """
+    root = root_of(model)
+    bits = bytes(module.training + 2 * (mode is Mode.TRAIN) for module, mode in plan(root))
+    learning = bytes(parameter.requires_grad for parameter in root.parameters())
+    digest = hashlib.blake2b(bits + b"/" + learning + bytes([torch.is_grad_enabled()]), digest_size=7)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def declarations(model: nn.Module) -> dict[str, str]:
+    """Each module's declared mode, and each parameter that does not learn as "still", by name."""
+    root = root_of(model)
+    modes = {id(module): mode.value for module, mode in plan(root)}
+    named = {name or "(model)": modes[id(module)] for name, module in root.named_modules()}
+    return named | {name: "still" for name, parameter in root.named_parameters() if not parameter.requires_grad}
+
+
+def states(model: nn.Module) -> dict[str, str]:
+    """What `fingerprint` is a digest of, in words, by name."""
+    found = {
+        module.name or "(model)": f"{'training' if module.training else 'evaluation'}, declared {module.mode.value}"
+        for module in report(model).modules
+    }
+    found |= {name: "learns" if p.requires_grad else "still" for name, p in root_of(model).named_parameters()}
+    return found | {"(gradient mode)": "on" if torch.is_grad_enabled() else "off"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -38,6 +39,22 @@ def build_optimizer(model: GLiNER, options: OptimizerOptions) -> torch.optim.Ada
         ],
         lr=options.lr,
     )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rates of a whole run: each group's own, times a factor that is a function of the step."""
+
+    options: OptimizerOptions
+    base_rates: tuple[float, ...]
+    num_steps: int
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Set the rates for the step after `step` others; that of the last group comes back."""
+        factor = rate_factor(step, self.num_steps, self.options)
+        for group, rate in zip(optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        return self.base_rates[-1] * factor
 
 
 def rate_factor(step: int, num_steps: int, options: OptimizerOptions) -> float:

@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from spanwright.checkpoint.files import refusals
+
 METRICS_FILE = "metrics.jsonl"
 CURVE_FILE = "learning-curve.png"
 
@@ -19,9 +21,9 @@ CURVE_FILE = "learning-curve.png"
 class Recorder:
     """Writes one line of `metrics.jsonl` for each step and evaluation, and shows the newest ones."""
 
-    def __init__(self, output: Path, *, num_steps: int, show: bool, resumed_at: int = 0) -> None:
+    def __init__(self, output: Path, *, show: bool, writes: bool = True) -> None:
         self._path = output / METRICS_FILE
-        self._num_steps = num_steps
+        self._writes = writes
         self._console = Console(stderr=True, quiet=not show)
         self._loss: float | None = None
         self._f1: float | None = None
@@ -29,11 +31,12 @@ class Recorder:
         self._rows = 0
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._drop_lines_after(resumed_at)
 
     @contextmanager
-    def running(self, step: int) -> Iterator[None]:
-        """The time in which the bar is shown; `step` steps were done before."""
+    def running(self, step: int, num_steps: int) -> Iterator[None]:
+        """The time in which the bar is shown; `step` of `num_steps` were done before, and later lines go."""
+        if self._writes:
+            self._drop_lines_after(step)
         columns = (
             TextColumn("training"),
             BarColumn(),
@@ -42,7 +45,7 @@ class Recorder:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=False) as bar:
-            self._bar, self._task = bar, bar.add_task("", total=self._num_steps, completed=step, told="")
+            self._bar, self._task = bar, bar.add_task("", total=num_steps, completed=step, told="")
             try:
                 yield
             finally:
@@ -76,14 +79,19 @@ class Recorder:
         )
 
     def _write(self, values: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
+        if not self._writes:
+            return
+        with refusals(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def _drop_lines_after(self, step: int) -> None:
         """Lines of steps that a resumed run will take again go, so that each step stands once."""
         if self._path.exists():
             kept = [line for line in read_metrics(self._path) if line["step"] <= step]
-            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            written = self._path.with_name(f".{METRICS_FILE}")
+            with refusals(self._path):
+                written.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+                written.replace(self._path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -132,7 +140,8 @@ def draw_curve(output: Path) -> Path | None:
             color="#c0504d",
         )
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(output / CURVE_FILE, dpi=120)
+    with refusals(output / CURVE_FILE):
+        figure.savefig(output / CURVE_FILE, dpi=120)
     return output / CURVE_FILE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -12,10 +13,13 @@ import torch
 
 from spanwright import modes
 from spanwright.checkpoint import is_package, local_folder, new_package
+from spanwright.checkpoint.files import refusals
 from spanwright.config import LabelOptions, ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
+from spanwright.data.indexed import IndexedExamples, IndexedRows
 from spanwright.data.labels import LabelSampler, label_inventory, relation_inventory
 from spanwright.data.load import load_examples
+from spanwright.data.source import is_json_lines
 from spanwright.entities import Example
 from spanwright.errors import ConfigError, DataError
 from spanwright.evaluation import Report
@@ -24,8 +28,8 @@ from spanwright.text.windows import Window, plan_windows
 from spanwright.text.words import Split, splitter
 from spanwright.training.loop import Loop
 from spanwright.training.record import draw_curve
-from spanwright.training.state import random_from
-from spanwright.training.stream import MicroBatches
+from spanwright.training.resume import Resume
+from spanwright.training.stream import MicroBatches, row_cost
 from spanwright.training.validation import Validator
 from spanwright.training.world import open_world
 
@@ -54,6 +58,7 @@ def train(
     config: TrainConfig = TrainConfig(),
     device: str | torch.device | None = None,
     resume: bool = False,
+    accept_changes: bool = False,
     skip_invalid: bool = False,
     show: bool = False,
     tell: Callable[[str], object] | None = None,
@@ -62,14 +67,18 @@ def train(
 
     model: a GLiNER's folder or name, a pretrained encoder's folder, or an extractor, which is trained in place and
     keeps its modes, its device and its declared parts. train, dev: files in any format that `check` reads, or
-    examples. With dev, the package in `output` is the one of the best micro F1; without, the last. What is drawn at
-    random follows from `training.seed` alone, and the global random states are as before when it returns.
+    examples. With dev, the package in `output` is the one of the best micro F1; without, the last. resume: go on from
+    the newest whole state in `output`, or begin where there is none; accept_changes: also where options, data or the
+    number of processes are others.
+
+    What is drawn at random follows from `training.seed` alone, and the global random states are as before when it
+    returns. SIGTERM and SIGINT finish the step and save a state; then SystemExit (143) or KeyboardInterrupt is raised.
 
     Raises:
         DataError: a file has defects, and `skip_invalid` is not set; or there is nothing to learn.
         ConfigError: options contradict each other, or `output` holds other files.
-        CheckpointError: there is no such model, or `output` cannot be written.
-        TrainingError: the run cannot go on (not finite, out of memory); the last state and package stay.
+        CheckpointError: there is no such model; StorageError: `output` cannot be written, what is in it stays.
+        TrainingError: the run cannot go on (not finite, out of memory, a process died); the last state stays.
 
     """
     folder = Path(output)
@@ -79,43 +88,52 @@ def train(
     _require_free(folder, resume=resume)
     extractor = model if isinstance(model, Extractor) else load_or_make(model, config.model, seed=config.training.seed)
     split = splitter(extractor.model.config.word_splitter)
-    examples = _read(train, split, skip_invalid, say)
+    limit = config.training.index_above << 20
+    examples = _read(train, split, skip_invalid, say, index_above=limit)
     held_out = None if dev is None else _read(dev, split, skip_invalid, say)
 
-    inventory = label_inventory([*examples, *(held_out or [])])
-    related = relation_inventory([*examples, *(held_out or [])]) if extractor.model.config.finds_relations else []
+    known, known_relations = _inventories(examples)
+    inventory = sorted({*known, *label_inventory(held_out or [])})
+    related: list[str] = []
+    if extractor.model.config.finds_relations:
+        related = sorted({*known_relations, *relation_inventory(held_out or [])})
     sampler = LabelSampler(
-        label_inventory(examples),
-        config.labels,
-        seed=config.training.seed,
-        relations=relation_inventory(examples) if related else (),
+        known, config.labels, seed=config.training.seed, relations=known_relations if related else ()
     )
     windows = _Windows(extractor, inventory, related, config.labels)
     reach = extractor.model.config.reach
-    rows, coverage = training_rows(examples, windows, max_width=reach)
+    rows, coverage = _rows(examples, windows, extractor, reach)
     say(str(coverage) + ".")
     if not rows or not inventory:
         raise DataError("The training data must hold at least one sentence and one label, but hold none.")
     batches = MicroBatches(rows, extractor.encoder, sampler, config.training)
     validator = None
     if held_out is not None:
+        if not held_out:
+            raise DataError("`dev` must have at least one example, but is empty.")
         dev_rows, _ = training_rows(held_out, windows, max_width=reach)
         decode = config.validation.decode_options()
         validator = Validator(held_out, dev_rows, sampler, decode, config.loss, labels=inventory, relations=related)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    with refusals(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         _hold_still(stack, extractor, config)
         world = stack.enter_context(open_world(config.training, folder, device))
-        stack.enter_context(random_from(config.training.seed + world.rank))  # else all processes drop the same units
         home = extractor.model.device
         stack.callback(extractor.model.to, home)
         extractor.model.to(world.device)
-        loop = Loop(extractor, batches, validator, config, folder)
-        outcome = loop.run(world, resume=resume, show=show)
         if world.is_main:
+            with refusals(folder / CONFIG_FILE):
+                (folder / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+        loop = Loop(extractor, batches, validator, config, folder)
+        outcome = loop.run(world, resume=Resume(resume, accept_changes), show=show, say=say)
+        if world.is_main and not outcome.signal:
             draw_curve(folder)
+    if outcome.signal == signal.SIGINT:
+        raise KeyboardInterrupt(f"stopped after step {outcome.num_steps}")
+    if outcome.signal:
+        raise SystemExit(128 + outcome.signal)
     return TrainResult(extractor, outcome.num_steps, outcome.best_step, outcome.report, coverage)
 
 
@@ -162,17 +180,50 @@ class _Windows:
         return plan_windows(costs, max_words=self._config.max_words, max_cost=self._room, overlap=overlap)
 
 
-def _read(data: Data, split: Split, skip_invalid: bool, say: Callable[[str], object]) -> list[Example]:
+def _read(
+    data: Data,
+    split: Split,
+    skip_invalid: bool,
+    say: Callable[[str], object],
+    *,
+    index_above: int | None = None,
+) -> Sequence[Example]:
+    """Examples, held or, of a JSON-lines file of more than `index_above` bytes, indexed."""
     if not isinstance(data, (str, Path)):
         return list(data)
-    loaded = load_examples(Path(data), split=split, skip_invalid=skip_invalid)
-    if loaded.skipped:
-        say(f"{data}: left out {len(loaded.skipped)} defects:")
-        for defect in loaded.skipped[:20]:
+    path = Path(data)
+    examples: Sequence[Example]
+    if index_above is not None and path.is_file() and path.stat().st_size > index_above and is_json_lines(path):
+        examples = indexed = IndexedExamples(path, split=split, skip_invalid=skip_invalid)
+        skipped = indexed.losses
+    else:
+        loaded = load_examples(path, split=split, skip_invalid=skip_invalid)
+        examples, skipped = loaded.examples, loaded.skipped
+    if skipped:
+        say(f"{data}: left out {len(skipped)} defects:")
+        for defect in skipped[:20]:
             say(f"  {defect}")
-        if len(loaded.skipped) > 20:
-            say(f"  and {len(loaded.skipped) - 20} more; `spanwright check {data}` lists all")
-    return list(loaded.examples)
+        if len(skipped) > 20:
+            say(f"  and {len(skipped) - 20} more; `spanwright check {data}` lists all")
+    return examples
+
+
+def _inventories(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    """All labels and all relations that examples speak of."""
+    if isinstance(examples, IndexedExamples):
+        return examples.inventory, examples.relations
+    return label_inventory(examples), relation_inventory(examples)
+
+
+def _rows(
+    examples: Sequence[Example], windows: _Windows, extractor: Extractor, reach: int | None
+) -> tuple[Sequence[Example], Coverage]:
+    """The training rows of examples, held or indexed as these are."""
+    if isinstance(examples, IndexedExamples):
+        encoder = extractor.encoder
+        rows = IndexedRows(examples, windows, lambda row: row_cost(encoder, row), max_width=reach)
+        return rows, rows.coverage
+    return training_rows(examples, windows, max_width=reach)
 
 
 def _hold_still(stack: ExitStack, extractor: Extractor, config: TrainConfig) -> None:

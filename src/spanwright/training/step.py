@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spanwright import modes
+from spanwright import faults, modes
 from spanwright.config import LossOptions
 from spanwright.errors import TrainingError
 from spanwright.losses import span_loss
+from spanwright.training.agreement import Part
 from spanwright.training.stream import MicroBatch
 from spanwright.training.world import World
 
@@ -22,11 +24,15 @@ _MAX_OVERFLOWS = 25  # steps in a row that a loss scaler may skip before the run
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step did: mean loss over real cells, norm of the gradients before clipping, rows seen."""
+    """What a step did: mean loss over real cells, norm of the gradients before clipping, rows seen by this process.
+
+    signal: a stop signal that a process of the run has received; 0 for none.
+    """
 
     loss: float
     gradient_norm: float
     num_rows: int
+    signal: int
 
 
 class Stepper:
@@ -42,32 +48,55 @@ class Stepper:
         self._max_grad_norm = max_grad_norm
         self._overflows = 0
 
-    def step(self, number: int, micro_batches: Sequence[MicroBatch]) -> StepResult:
-        """Update the weights once. The objective is that of one batch of all these rows, on all processes.
+    def step(self, number: int, read: Callable[[], Sequence[MicroBatch]], *, received: Callable[[], int]) -> StepResult:
+        """Update the weights once. The objective is that of one batch of all rows that `read` gives all processes.
+
+        Whatever goes wrong before the update, in whichever process, all give the step up together. `received` tells
+        a stop signal that this process has noted (0: none).
 
         Raises:
             TrainingError: a loss or gradient is not finite, or memory ran out; no parameter has changed then.
-            ModeError: a module is not in its declared mode; no parameter has changed then.
+            ModeError: a module is not in its declared mode, or not alike everywhere; no parameter has changed then.
 
         """
-        num_cells = self._world.sum(sum(micro.targets.num_cells for micro in micro_batches))
-        total = 0.0
+        micro_batches: Sequence[MicroBatch] = ()
+        total, trouble = 0.0, None
         try:
-            with modes.training_step(self._model) as scope:
-                for index, micro in enumerate(micro_batches):
-                    with self._world.synchronising(self._model, last=index == len(micro_batches) - 1):
-                        total += self._accumulate(number, micro, num_cells)
+            faults.point("step.data")
+            micro_batches = read()
+        except Exception as error:
+            trouble = error
+        num_cells = self._world.agreement.sum(sum(micro.targets.num_cells for micro in micro_batches))
+        try:
+            with ExitStack() as scopes:
+                try:
+                    if trouble is None:
+                        scope = scopes.enter_context(modes.training_step(self._model))
+                        for micro in micro_batches:
+                            with self._world.autocast():
+                                total += self._accumulate(number, micro, num_cells)
+                        self._require_finite_gradients(number, micro_batches)
+                        scope.check()
+                except Exception as error:
+                    trouble = error
+                part = Part(total, self._world.present_gradients(), trouble, received())
+                verdict = self._world.agreement.judge(number, self._model, part)
+                faults.point("step.exchange")
+                self._world.exchange_gradients(verdict.gradients)
                 norm = self._world.gradient_norm(self._max_grad_norm)
                 self._require_finite_norm(number, norm, micro_batches)
-                scope.check()
+                faults.point("step.update")
                 self._optimizer.step()
+                faults.point("step.updated")
         finally:
             self._optimizer.zero_grad(set_to_none=True)
-        return StepResult(total / num_cells, norm, sum(micro.num_rows for micro in micro_batches))
+        num_rows = sum(micro.num_rows for micro in micro_batches)
+        return StepResult(verdict.loss / num_cells, norm, num_rows, verdict.signal)
 
     def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> float:
         """Add one micro-batch's gradients; its summed loss comes back."""
         try:
+            faults.point("step.forward")
             placed = micro.to(self._world.device)
             loss = span_loss(self._model(placed.batch), placed.targets, self._loss)
             value = float(loss.total.detach())
@@ -76,6 +105,7 @@ class Stepper:
                     f"Step {number}: the loss must be finite, but is {value}, on {micro.describe()}. No parameter has "
                     "changed. Look at these rows, or lower `optimizer.lr`."
                 )
+            faults.point("step.backward")
             self._world.backward(self._objective(loss.total, num_cells))
         except torch.OutOfMemoryError as error:
             raise TrainingError(
@@ -86,10 +116,16 @@ class Stepper:
         return value
 
     def _objective(self, total: Tensor, num_cells: int) -> Tensor:
-        """The part of the objective that this micro-batch is; processes average theirs, so each is scaled up."""
-        if self._loss.reduction == "sum":
-            return total * self._world.size
-        return total * self._world.size / num_cells
+        """The part of the objective of all processes that this micro-batch is."""
+        whole = total * self._world.gradient_factor
+        return whole if self._loss.reduction == "sum" else whole / num_cells
+
+    def _require_finite_gradients(self, number: int, micro_batches: Sequence[MicroBatch]) -> None:
+        """Where gradients are about to be summed with others': look at this process's own, to name who spoils them."""
+        if self._world.size > 1 and not self._world.is_sharded and not self._world.scales_loss:
+            norm = self._world.local_norm()
+            if not math.isfinite(norm):
+                raise self._not_finite(number, norm, micro_batches)
 
     def _require_finite_norm(self, number: int, norm: float, micro_batches: Sequence[MicroBatch]) -> None:
         if math.isfinite(norm):
@@ -98,8 +134,12 @@ class Stepper:
         self._overflows += 1
         if self._world.scales_loss and self._overflows <= _MAX_OVERFLOWS:
             return  # the scaler skips this update and lowers its scale
+        raise self._not_finite(number, norm, micro_batches)
+
+    @staticmethod
+    def _not_finite(number: int, norm: float, micro_batches: Sequence[MicroBatch]) -> TrainingError:
         rows = "; ".join(micro.describe() for micro in micro_batches)
-        raise TrainingError(
+        return TrainingError(
             f"Step {number}: the gradients must be finite, but their norm is {norm}, on {rows}. No parameter has "
             "changed. Look at these rows, or lower `optimizer.lr`, or train in bf16 or fp32."
         )

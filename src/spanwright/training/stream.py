@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from spanwright.config import LoopOptions
-from spanwright.data.batches import plan_batches
+from spanwright.data.batches import BatchPlan, plan_batches
+from spanwright.data.indexed import IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler
 from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
+from spanwright.errors import TrainingError
 from spanwright.tensors import EncodedBatch, Targets
+from spanwright.training.signals import ignore_stop_signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,36 +53,50 @@ class MicroBatches(Dataset[MicroBatch]):
     ) -> None:
         self._rows = rows
         self._encoder = encoder
-        self._sampler = sampler
+        self.sampler = sampler
         self._options = options
-        self._costs = [sum(encoder.costs(row.word_texts)) for row in rows]
-        self._epochs: list[tuple[int, list[list[int]]]] = []  # (first k, batches) of each epoch planned so far
+        self._costs = rows.costs if isinstance(rows, IndexedRows) else [row_cost(encoder, row) for row in rows]
+        self._firsts = [0]  # k of the first micro-batch of each epoch planned so far, and of the next
+        self._plans: dict[int, BatchPlan] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the data."""
+        return len(self._rows)
+
+    @cached_property
+    def digest(self) -> str:
+        """What the rows are: 64 bits of their words, spans and labels."""
+        return digest_of(self._rows)
 
     @property
     def epoch_length(self) -> int:
         """Micro-batches of the first epoch; later ones differ by a few at most."""
-        return len(self._epoch(0)[1])
+        if len(self._firsts) < 2:
+            self._plan(0)
+        return self._firsts[1]
 
     def __getitem__(self, k: int) -> MicroBatch:
-        epoch = 0
-        while k >= self._epoch(epoch)[0] + len(self._epoch(epoch)[1]):
-            epoch += 1
-        first, batches = self._epoch(epoch)
-        return self._encode(epoch, batches[k - first])
+        while k >= self._firsts[-1]:
+            self._plan(len(self._firsts) - 1)
+        epoch = bisect_right(self._firsts, k) - 1
+        return self._encode(epoch, self._plan(epoch)[k - self._firsts[epoch]])
 
-    def _epoch(self, epoch: int) -> tuple[int, list[list[int]]]:
-        while len(self._epochs) <= epoch:
-            number = len(self._epochs)
-            first = self._epochs[-1][0] + len(self._epochs[-1][1]) if self._epochs else 0
-            batches = plan_batches(
+    def _plan(self, epoch: int) -> BatchPlan:
+        """The plan of an epoch up to the next that is not planned yet. Two are kept: the stream moves on."""
+        if epoch not in self._plans:
+            while len(self._plans) > 1:
+                del self._plans[min(self._plans)]
+            self._plans[epoch] = plan_batches(
                 self._costs,
                 batch_size=self._options.batch_size,
                 max_tokens=self._options.max_batch_tokens,
                 seed=self._options.seed,
-                epoch=number,
+                epoch=epoch,
             )
-            self._epochs.append((first, batches))
-        return self._epochs[epoch]
+            if len(self._firsts) == epoch + 1:
+                self._firsts.append(self._firsts[-1] + len(self._plans[epoch]))
+        return self._plans[epoch]
 
     def _encode(self, epoch: int, indices: Sequence[int]) -> MicroBatch:
         examples = [self._rows[index] for index in indices]
@@ -93,13 +112,21 @@ class MicroBatches(Dataset[MicroBatch]):
         return MicroBatch(batch, targets, tuple(example.origin for example in examples))
 
     def _asked(self, example: Example, *, epoch: int, index: int) -> Row:
-        labels = self._sampler.labels_for(example, epoch=epoch, index=index)
-        relations = self._sampler.relations_for(example, epoch=epoch, index=index)
+        labels = self.sampler.labels_for(example, epoch=epoch, index=index)
+        relations = self.sampler.relations_for(example, epoch=epoch, index=index)
         return Row(tuple(example.word_texts), labels, relations)
+
+
+def row_cost(encoder: BatchEncoder, row: Example) -> int:
+    """Subtokens of a row's words."""
+    return sum(encoder.costs(row.word_texts))
 
 
 def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_workers: int) -> Iterator[MicroBatch]:
     """Micro-batches start, start + stride, ... below stop, made ahead of time by worker processes if there are any."""
+    # nothing to read: a loader of no batches would start its workers all the same
+    if start >= stop:
+        return
     generator = torch.Generator()  # its own: the loader must not draw its workers' seed from the global one
     loader = DataLoader(
         batches,
@@ -108,5 +135,14 @@ def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_wor
         num_workers=num_workers,
         generator=generator,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=ignore_stop_signals if num_workers else None,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if num_workers and "DataLoader worker" in str(error):
+            raise TrainingError(
+                f"Every loader process must live, but one did not: {str(error).splitlines()[0]} Memory may have run "
+                "out; lower `training.num_workers`, or go on with `--resume`."
+            ) from error
+        raise

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from spanwright import modes
+from spanwright import faults, modes
 from spanwright.config import DecodeOptions, LossOptions
-from spanwright.data.labels import LabelSampler
-from spanwright.encoding import Row
+from spanwright.data.labels import LabelSampler, label_inventory
 from spanwright.entities import Example
-from spanwright.evaluation import Report, evaluate
-from spanwright.extractor import Extractor
+from spanwright.evaluation import Answer, Asked, Report, asked_of, judge, predict
+from spanwright.extractor import Extractor, checked_labels
 from spanwright.losses import span_loss
+from spanwright.training.world import World
 
 _MOST_LABELS = 100  # inventories up to this size are asked whole; of larger ones each row is asked a fixed sample
-_ROWS = 16
+_EXAMPLES = 64  # of a slice of the report
+_ROWS = 16  # of a slice of the loss
+Result = TypeVar("Result")
+
+
+class Interrupted(Exception):
+    """A stop signal came during an evaluation."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +54,64 @@ class Validator:
         """`rows` are the examples cut to the model's windows, for the loss; `labels` and `relations` all there are."""
         self._examples = _with_relations(_with_labels(examples, labels, sampler), relations, sampler)
         self._rows = _with_relations(_with_labels(rows, labels, sampler), relations, sampler)
+        self._asked = Asked(checked_labels(label_inventory(self._examples)), tuple(relations))
         self._decode = decode
         self._loss = loss
 
-    def measure(self, extractor: Extractor) -> Measured:
-        """The report and the loss now."""
-        report = evaluate(extractor, self._examples, options=self._decode)
-        return Measured(report, self._mean_loss(extractor))
+    def measure(self, extractor: Extractor, world: World, received: Callable[[], int] = lambda: 0) -> Measured:
+        """The report and the loss now, worked out by all processes together and given to each.
 
-    def _mean_loss(self, extractor: Extractor) -> float:
+        Slices are the same for any number of processes, and each is one process's: so are the answers, bit for bit.
+
+        Raises:
+            Interrupted: a process has a stop signal, as `received` tells.
+
+        """
+        faults.point("evaluation.begin")
+
+        def answers(part: Sequence[Example]) -> list[Answer]:
+            return predict(extractor, part, self._asked, self._decode)
+
+        predicted = _shared(list(_slices(self._examples, _EXAMPLES)), answers, world, received)
+        report = judge(self._examples, [answer for part in predicted for answer in part], self._asked)
+        ordered = sorted(self._rows, key=lambda row: len(row.words))
+        losses = _shared(list(_slices(ordered, _ROWS)), lambda rows: self._loss_of(extractor, rows), world, received)
+        total, count = (sum(values) for values in zip((0.0, 0), *losses, strict=True))
+        return Measured(report, total / max(count, 1))
+
+    def _loss_of(self, extractor: Extractor, rows: Sequence[Example]) -> tuple[float, int]:
         model, encoder = extractor.model, extractor.encoder
-        total, count = 0.0, 0
-        for rows in _slices(self._rows):
-            batch, targets = encoder.encode_with_targets(
-                [_row(example) for example in rows],
-                [example.spans for example in rows],
-                [example.relations for example in rows],
-                seed="validation",
-            )
-            with modes.inference(model):
-                scores = model(batch.to(model.device))
-                loss = span_loss(scores, targets.to(model.device), self._loss)
-                total, count = total + float(loss.total), count + int(loss.count)
-        return total / max(count, 1)
+        batch, targets = encoder.encode_with_targets(
+            [asked_of(row, self._asked) for row in rows],
+            [row.spans for row in rows],
+            [row.relations for row in rows],
+            seed="validation",
+        )
+        with modes.inference(model):
+            loss = span_loss(model(batch.to(model.device)), targets.to(model.device), self._loss)
+            return float(loss.total), int(loss.count)
+
+
+def _shared(
+    slices: Sequence[Sequence[Example]],
+    work: Callable[[Sequence[Example]], Result],
+    world: World,
+    received: Callable[[], int],
+) -> list[Result]:
+    """`work` of every slice, in order, in every process; each slice is worked on in one."""
+    own: dict[int, Result] = {}
+    for start in range(0, len(slices), world.size):
+        trouble: Exception | None = None
+        try:
+            faults.point("evaluation.slice")
+            if start + world.rank < len(slices):
+                own[start + world.rank] = work(slices[start + world.rank])
+        except Exception as error:
+            trouble = error
+        if signal := world.agreement.meet("The evaluation", trouble=trouble, received=received()):
+            raise Interrupted(signal)
+    everyone = {place: result for part in world.agreement.gather(own) for place, result in part.items()}
+    return [everyone[place] for place in range(len(slices))]
 
 
 def _with_labels(examples: Sequence[Example], inventory: Sequence[str], sampler: LabelSampler) -> list[Example]:
@@ -92,13 +138,6 @@ def _with_relations(examples: Sequence[Example], inventory: Sequence[str], sampl
     return asked
 
 
-def _row(example: Example) -> Row:
-    """What an example that lists its labels is asked."""
-    gold = example.gold_relations
-    return Row(tuple(example.word_texts), example.labels or (), (gold.labels or ()) if gold is not None else ())
-
-
-def _slices(rows: Sequence[Example]) -> Iterator[list[Example]]:
-    ordered = sorted(rows, key=lambda row: len(row.words))
-    for start in range(0, len(ordered), _ROWS):
-        yield ordered[start : start + _ROWS]
+def _slices(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
+    for start in range(0, len(examples), size):
+        yield examples[start : start + size]

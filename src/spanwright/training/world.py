@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,30 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from spanwright.config import LoopOptions
 from spanwright.model import GLiNER
+from spanwright.training.agreement import Agreement, Alone, Together
+from spanwright.training.exchange import exchange, present
+from spanwright.training.shards import gather_weights, load_sharded, shard_optimizer, unsharded
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 class World:
-    """One process of a run, or the only one: the loop reads the same."""
+    """One process of a run, or the only one: the loop reads the same.
 
-    def __init__(self, accelerator: Accelerator) -> None:
+    Weights are replicated (every process has all of them) or, where accelerate was launched with FSDP, sharded. In both
+    cases the processes agree before they update anything: `agreement`.
+    """
+
+    def __init__(self, accelerator: Accelerator, agreement: Agreement) -> None:
         self._accelerator = accelerator
         self._parameters: list[nn.Parameter] = []
+        self.agreement = agreement
+        self.bytes_exchanged = 0
 
     @property
     def device(self) -> torch.device:
@@ -45,38 +56,96 @@ class World:
         """Whether this is the one that writes files and speaks to the user."""
         return bool(self._accelerator.is_main_process)
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of the weights only."""
+        return bool(self._accelerator.distributed_type == DistributedType.FSDP)
+
+    @property
+    def gradient_factor(self) -> int:
+        """What a loss is to be multiplied by: sharded gradients are averaged over processes, others are summed."""
+        return self.size if self.is_sharded else 1
+
+    def twin(self, model: GLiNER) -> GLiNER:
+        """The model to train in this world: `model` itself, or a copy of it that will be sharded."""
+        return copy.deepcopy(model) if self.is_sharded else model
+
     def prepare(self, model: GLiNER, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """The model and the optimizer as they are to be called: wrapped for processes and precision."""
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        prepared: tuple[nn.Module, Any] = self._accelerator.prepare(model, optimizer)
+        """The model and the optimizer as they are to be called: placed, wrapped for precision, alike everywhere."""
+        if self.is_sharded:
+            prepared: tuple[nn.Module, Any] = self._accelerator.prepare(model, optimizer)
+        else:
+            self.agreement.copy_from_main([*model.parameters(), *model.buffers()])
+            prepared = (
+                self._accelerator.prepare_model(model, evaluation_mode=True),  # gradients travel in `exchange`
+                self._accelerator.prepare(optimizer),
+            )
+        self._parameters = [p for p in prepared[0].parameters() if p.requires_grad]
         return prepared
 
     def release(self, model: nn.Module) -> None:
         """Take the wrapping off again."""
-        self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if not self.is_sharded:
+            self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
-    def synchronising(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """A micro-batch's scope; gradients travel between processes with the last one of a step only."""
-        scope: AbstractContextManager[Any] = self._accelerator.autocast() if last else self._without_sync(model)
+    def collect(self, twin: nn.Module, model: GLiNER) -> None:
+        """Put the weights of `twin` into `model`; every process must call it."""
+        if self.is_sharded:
+            model.load_state_dict(gather_weights(twin))
+
+    def collect_optimizer(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The whole state of an optimizer; every process must call it."""
+        state = optimizer.state_dict()
+        return unsharded(state) if self.is_sharded else state
+
+    def restore(
+        self,
+        twin: GLiNER,
+        optimizer: torch.optim.Optimizer,
+        weights: Mapping[str, Tensor],
+        optimizer_state: Mapping[str, Any],
+    ) -> None:
+        """Put whole weights and optimizer states in place; the opposite of `collect` and `collect_optimizer`."""
+        if self.is_sharded:
+            load_sharded(twin, weights)
+        else:
+            twin.load_state_dict(weights)
+        optimizer.load_state_dict(dict(optimizer_state))
+        if self.is_sharded:
+            shard_optimizer(optimizer)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A scope of the run's precision."""
+        scope: AbstractContextManager[Any] = self._accelerator.autocast()
         return scope
-
-    @contextmanager
-    def _without_sync(self, model: nn.Module) -> Iterator[None]:
-        with self._accelerator.no_sync(model), self._accelerator.autocast():
-            yield
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of `loss`, scaled where the precision wants it."""
         self._accelerator.backward(loss)
+
+    def local_norm(self) -> float:
+        """The norm of this process's gradients, before they travel."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    def present_gradients(self) -> list[bool]:
+        """Which parameters have gradients in this process."""
+        return present(self._parameters)
+
+    def exchange_gradients(self, wanted: list[bool]) -> None:
+        """Sum the gradients of the `wanted` parameters over processes; those that lack one count as 0."""
+        if self.size > 1 and not self.is_sharded:
+            parameters = [p for p, want in zip(self._parameters, wanted, strict=True) if want]
+            self.bytes_exchanged += self.agreement.watch("the exchange of gradients", lambda: exchange(parameters))
 
     def gradient_norm(self, max_norm: float) -> float:
         """The norm of all gradients, which are clipped to `max_norm` if that is above 0 and the norm finite."""
         self._accelerator.unscale_gradients()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        value = float(norm)
+        value = float(unsharded(norm))
         if max_norm > 0 and value > max_norm and value < float("inf"):
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, max_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, max_norm, torch.tensor(value, device=self.device))
         return value
 
     @property
@@ -92,16 +161,6 @@ class World:
         """The opposite of `scaler_state`."""
         if self._accelerator.scaler is not None and state:
             self._accelerator.scaler.load_state_dict(state)
-
-    def sum(self, value: int) -> int:
-        """The sum of `value` over all processes."""
-        if self.size == 1:
-            return value
-        return int(self._accelerator.reduce(torch.tensor(value, device=self.device), reduction="sum"))
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        self._accelerator.wait_for_everyone()
 
     def track(self, values: dict[str, float], step: int) -> None:
         """Hand values to the trackers that were asked for."""
@@ -124,7 +183,9 @@ def open_world(options: LoopOptions, output: Path, device: str | torch.device | 
     try:
         if tracking:
             accelerator.init_trackers("tensorboard")
-        yield World(accelerator)
+        accelerator.wait_for_everyone()  # reading the data takes some longer than others; from here on all keep step
+        alone = accelerator.num_processes == 1
+        yield World(accelerator, Alone() if alone else Together(options.rank_timeout, accelerator.device))
     finally:
         if tracking:
             accelerator.end_training()

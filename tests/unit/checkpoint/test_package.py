@@ -207,7 +207,7 @@ def test_a_file_in_place_of_a_folder(folder):
         local_folder(folder / CONFIG)
 
 
-@pytest.mark.parametrize("point", ["write_weights", "_settle", "os.replace"])
+@pytest.mark.parametrize("point", ["write_weights", "settle", "os.replace"])
 def test_a_fault_while_saving_leaves_the_old_package(folder, monkeypatch, point):
     old = {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -216,7 +216,7 @@ def test_a_fault_while_saving_leaves_the_old_package(folder, monkeypatch, point)
 
     target = {
         "write_weights": "spanwright.checkpoint.package.write_weights",
-        "_settle": "spanwright.checkpoint.files._settle",
+        "settle": "spanwright.checkpoint.files.settle",
         "os.replace": "spanwright.checkpoint.files.os.replace",
     }[point]
     with monkeypatch.context() as patch:

@@ -127,7 +127,7 @@ def test_the_best_package_is_kept_and_returned(tmp_path, monkeypatch, workers):
     kept: list[dict] = []
     from spanwright.training import loop as loop_module
 
-    def measured(self, extractor):
+    def measured(self, extractor, *_):
         value = next(scores)
         kept.append(weights(extractor))
         counts = type("Micro", (), {"f1": value, "precision": value, "recall": value})()
@@ -182,10 +182,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypat
     stopped = tiny_extractor(dropout=0.3, num_rnn_layers=2, rnn_dropout=0.2)
     real = step_module.Stepper.step
 
-    def stop(self, number, micro_batches):
+    def stop(self, number, read, **rest):
         if number == 4:
             raise KeyboardInterrupt
-        return real(self, number, micro_batches)
+        return real(self, number, read, **rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(step_module.Stepper, "step", stop)
