@@ -1,4 +1,4 @@
-"""What all tests share: nothing is ever asked of a network, and busy machines are borne with."""
+"""What all tests share: nothing is ever asked of a network or a GPU, and busy machines are borne with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the numbers compared here are a CPU's; GPUs have scripts of their own
 
 import torch  # after the settings that libraries read when they are imported
 from hypothesis import HealthCheck, settings
