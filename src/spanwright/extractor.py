@@ -28,7 +28,7 @@ _DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
-_BATCH_TOKENS = {"cpu": 4096}  # padded subtokens of a batch; other devices take the larger number
+_BATCH_TOKENS = {"cpu": 800}  # padded subtokens of a batch: what a processor's cache holds; other devices take more
 _BATCH_TOKENS_ELSEWHERE = 32768
 _BATCH_ROWS = 256
 _BATCH_SCORES = 1 << 25  # 128 MiB in float32
