@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
 
 from spanwright.errors import CheckpointError, ConfigError, nearest
+from spanwright.model import disentangled
 from spanwright.model.fusion import LayerFusion
 
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
@@ -20,6 +21,7 @@ class Backbone(nn.Module):
 
     def __init__(self, transformer: PreTrainedModel, hidden_size: int, *, fuse_layers: bool = False) -> None:
         super().__init__()
+        disentangled.speed_up(transformer)
         self.transformer = transformer
         width = transformer.config.hidden_size
         self.fuser = LayerFusion(transformer.config.num_hidden_layers, width) if fuse_layers else None
