@@ -51,31 +51,27 @@ class Stepper:
 
         """
         num_cells = self._world.sum(sum(micro.targets.num_cells for micro in micro_batches))
-        total = 0.0
+        losses: list[Tensor] = []
         try:
             with modes.training_step(self._model) as scope:
                 for index, micro in enumerate(micro_batches):
                     with self._world.synchronising(self._model, last=index == len(micro_batches) - 1):
-                        total += self._accumulate(number, micro, num_cells)
+                        losses.append(self._accumulate(number, micro, num_cells))
+                values = torch.stack(losses).tolist()  # the host waits here, with all micro-batches on their way
+                self._require_finite_losses(number, values, micro_batches)
                 norm = self._world.gradient_norm(self._max_grad_norm)
                 self._require_finite_norm(number, norm, micro_batches)
                 scope.check()
                 self._optimizer.step()
         finally:
             self._optimizer.zero_grad(set_to_none=True)
-        return StepResult(total / num_cells, norm, sum(micro.num_rows for micro in micro_batches))
+        return StepResult(sum(values) / num_cells, norm, sum(micro.num_rows for micro in micro_batches))
 
-    def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> float:
+    def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> Tensor:
         """Add one micro-batch's gradients; its summed loss comes back."""
         try:
             placed = micro.to(self._world.device)
             loss = span_loss(self._model(placed.batch), placed.targets, self._loss)
-            value = float(loss.total.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"Step {number}: the loss must be finite, but is {value}, on {micro.describe()}. No parameter has "
-                    "changed. Look at these rows, or lower `optimizer.lr`."
-                )
             self._world.backward(self._objective(loss.total, num_cells))
         except torch.OutOfMemoryError as error:
             raise TrainingError(
@@ -83,7 +79,16 @@ class Stepper:
                 "Lower `training.max_batch_tokens` or `training.batch_size` and raise `training.accumulate`, or set "
                 "`training.gradient_checkpointing`."
             ) from error
-        return value
+        return loss.total.detach()
+
+    @staticmethod
+    def _require_finite_losses(number: int, values: Sequence[float], micro_batches: Sequence[MicroBatch]) -> None:
+        for value, micro in zip(values, micro_batches, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"Step {number}: the loss must be finite, but is {value}, on {micro.describe()}. No parameter has "
+                    "changed. Look at these rows, or lower `optimizer.lr`."
+                )
 
     def _objective(self, total: Tensor, num_cells: int) -> Tensor:
         """The part of the objective that this micro-batch is; processes average theirs, so each is scaled up."""
