@@ -10,9 +10,9 @@ import ours
 import peer
 import shapes
 import torch
-from parity import Agreement, agreement
 from timing import peak_memory, side_by_side, timed
 
+from parity import Agreement, agreement
 from spanwright import Extractor, modes
 
 Result = dict[str, Any]

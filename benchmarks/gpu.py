@@ -49,7 +49,9 @@ def look(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         add(cases.throughput(extractor, rival, texts, labels, **batch), dtype=name, texts_are="short")
         if dtype != torch.bfloat16:
             add(cases.latency(extractor, rival, texts, labels, times=4 if options.quick else 40), dtype=name)
-    add(cases.throughput(extractor, rival, mixed, labels, batch_sizes=sizes, few=few // 4, repeats=1), texts_are="mixed")
+    add(
+        cases.throughput(extractor, rival, mixed, labels, batch_sizes=sizes, few=few // 4, repeats=1), texts_are="mixed"
+    )
     if shape == "deberta-v3-base" or options.quick:
         counts = (9, 100) if options.quick else (10, 100, 1000)
         add(cases.many_labels(extractor, rival, texts[: few // 4], counts, few=few // 40 + 2))
@@ -93,7 +95,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows in short."""
     lines = ["| shape | work | ours | gliner, best | ratio |", "|---|---|---|---|---|"]
     for row in rows:
-        kind = " ".join(str(row[key]) for key in ("case", "texts_are", "dtype", "precision", "batch_size") if key in row)
+        kind = " ".join(
+            str(row[key]) for key in ("case", "texts_are", "dtype", "precision", "batch_size") if key in row
+        )
         if "ours_ms" in row:
             cells = f"{row['ours_ms']:.1f} ms | {row['peer_ms']:.1f} ms | {row['ratio']:.2f}"
         elif "peer" in row:

@@ -17,7 +17,7 @@ Answers = list[list[dict[str, Any]]]
 
 
 def load(extractor: Extractor, device: str, dtype: torch.dtype = torch.float32) -> Any:
-    """gliner with the weights of `extractor`."""
+    """Gliner with the weights of `extractor`."""
     from gliner import GLiNER
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

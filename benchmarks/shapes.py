@@ -137,7 +137,9 @@ def tokenizer(folder: Path | None) -> tuple[PreTrainedTokenizerBase, str]:
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=512, **named), "trained on the texts"
 
 
-def extractor(shape: str, *, tokenizer_folder: Path | None = None, pretrained: bool = True, **changes: Any) -> Extractor:
+def extractor(
+    shape: str, *, tokenizer_folder: Path | None = None, pretrained: bool = True, **changes: Any
+) -> Extractor:
     """A calibrated random model of a shape. `changes` are fields of ModelConfig (default: hidden 512, width 12)."""
     words, _ = tokenizer(tokenizer_folder or encoder_folder())
     words.add_special_tokens({"additional_special_tokens": MARKERS})

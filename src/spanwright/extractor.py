@@ -241,9 +241,7 @@ class Extractor:
             group = (*group, label)
         return [*groups, group]
 
-    def _score(
-        self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None
-    ) -> Selection:
+    def _score(self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None) -> Selection:
         rows = [question.asked for question in batch]
         if vectors is None:
             encoded = self.encoder.encode(rows)

@@ -27,7 +27,7 @@ class Selection:
         self._found: Pairs | None = None
         if isinstance(scores, SpanScores) and scores.logits.is_cuda:
             self._copy = _bounded(scores, labels, options, _ROOM * len(labels)).to("cpu", non_blocking=True)
-            self._done = torch.cuda.Event()
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._done.record()
         else:
             self._found = _found(scores, labels, options)
@@ -45,7 +45,9 @@ class Selection:
                 return row, first, first + width, column, table[1 + room : 1 + room + count]
         found = self._found or _found(*self._asked)
         # whole numbers below 2**53 and float32 scores are exact in a double: one copy instead of five
-        table = torch.stack([found.row, found.first, found.last, found.column, found.score.detach().double()]).cpu().numpy()
+        table = (
+            torch.stack([found.row, found.first, found.last, found.column, found.score.detach().double()]).cpu().numpy()
+        )
         return (*table[:4].astype(np.int64), table[4])
 
 

@@ -101,7 +101,8 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
 
     def _by_head(self, states: Tensor) -> Tensor:
         """(B, S, heads * d) -> (heads, B, S, d)."""
-        return states.unflatten(-1, (self.num_attention_heads, -1)).permute(2, 0, 1, 3).contiguous()
+        rows, length, _ = states.shape
+        return states.view(rows, length, self.num_attention_heads, -1).permute(2, 0, 1, 3).contiguous()
 
     def _bias(self, query: Tensor, key: Tensor, buckets: Tensor, table: Tensor, scale: float) -> Tensor:
         """(heads, B, S, S): what queries say to distances and keys to distances, scaled."""
@@ -110,7 +111,8 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
         said_by_query = torch.bmm(query.flatten(1, 2), of_keys.permute(1, 2, 0) * scale)
         said_by_key = torch.bmm(key.flatten(1, 2), of_queries.flip(0).permute(1, 2, 0) * scale)
         shape = (heads, rows, length, 2 * length - 1)
-        bias: Tensor = _SumOfBands.apply(said_by_query.view(shape), said_by_key.view(shape))
+        bands = said_by_query.view(shape), said_by_key.view(shape)
+        bias: Tensor = _SumOfBands.apply(*bands)  # type: ignore[no-untyped-call]
         return bias
 
     def _positions(self, buckets: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,12 +126,10 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
             of_keys, of_queries = (project(rows) for project in projects)
         else:
             of_keys, of_queries = (project(known).index_select(0, index) for project in projects)
-        heads = (self.num_attention_heads, -1)
-        return of_keys.unflatten(-1, heads), of_queries.unflatten(-1, heads)
+        shape = (len(index), self.num_attention_heads, -1)
+        return of_keys.view(shape), of_queries.view(shape)
 
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor, scale: float
-    ) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor, scale: float) -> Tensor:
         scores = bias.flatten(0, 1).baddbmm_(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scale)
         scores = scores.view(bias.shape).masked_fill_(~mask[None, :, None, :], torch.finfo(scores.dtype).min)
         weights = self.dropout(torch.softmax(scores, dim=-1))
@@ -154,7 +154,7 @@ class _SumOfBands(torch.autograd.Function):
         return _band(by_query) + _band(by_key).transpose(-1, -2)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         length = gradient.shape[-1]
         both = gradient.new_zeros(2, *gradient.shape[:-1], 2 * length - 1)
         _band(both[0]).copy_(gradient)
