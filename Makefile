@@ -31,6 +31,9 @@ modes: $(VENV)/.test  ## The long run of the mode tests: 20,000 random sequences
 parity: $(VENV)/.test  ## 160 configurations, drawn at random (SPANWRIGHT_PARITY_SEED=...), live against gliner
 	SPANWRIGHT_PARITY_CASES=$${SPANWRIGHT_PARITY_CASES:-160} $(BIN)/python -m pytest -n 2 tests/parity
 
+bench: $(VENV)/.test  ## Speed beside gliner on this processor: the short form (OPTIONS="--shapes ... --texts ...")
+	$(BIN)/python benchmarks/cpu.py $(OPTIONS)
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Spanwright needs Python 3.10 or newer; name one as in: make test PYTHON=python3.12"; exit 1; }

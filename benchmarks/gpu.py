@@ -106,7 +106,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         else:
             left = {key: value for key, value in row.items() if key not in ("shape", "case", "dtype")}
             cells = f"{left} | |"
-        lines.append(f"| {row['shape']} | {kind} | {cells} |")
+        lines.append(f"| {row.get('shape', '')} | {kind} | {cells} |")
     return "\n".join(lines)
 
 

@@ -243,13 +243,15 @@ class Extractor:
 
     def _score(self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None) -> Selection:
         rows = [question.asked for question in batch]
+        # what a window does not answer for cannot keep out a span that it answers for
+        whole = any(q.window.own_end < q.window.end or q.window.own_start > q.window.start for q in batch)
         if vectors is None:
             encoded = self.encoder.encode(rows)
         else:
             encoded = replace(self.encoder.encode(rows, vectors.places), labels=vectors.vectors)
         with modes.inference(self.model):
             scores = self.model(encoded.to(self.model.device), options.least_threshold())
-            return Selection(scores, [row.labels for row in rows], options)
+            return Selection(scores, [row.labels for row in rows], options, whole=whole)
 
     def _label_weights(self) -> tuple[object, ...]:
         """What changes whenever the weights that label vectors come from do: storages, versions, kinds."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spanwright.config import DEFAULT_THRESHOLD, DecodeOptions
-from spanwright.pairs import Pairs, pairs
+from spanwright.pairs import Pairs, best_pairs, pairs
 from spanwright.tensors import Scores, SpanScores, TokenScores
 
 _ROOM = 64  # spans of a row, on average, that a batch on a device has room for; with more it is selected again
@@ -20,9 +20,13 @@ Labels = Sequence[Sequence[str]]
 class Selection:
     """Spans on their way to the host; `arrays` waits for them."""
 
-    def __init__(self, scores: Scores, labels: Labels, options: DecodeOptions) -> None:
-        """Selects at once where the host computes itself or the scores are of a token model; else asynchronously."""
+    def __init__(self, scores: Scores, labels: Labels, options: DecodeOptions, *, whole: bool = True) -> None:
+        """Selects at once where the host computes itself or the scores are of a token model; else asynchronously.
+
+        whole: also spans that `resolve` can never keep; a token model may have a million of them.
+        """
         self._asked = (scores, labels, options)
+        self._whole = whole or options.multi_label or options.overlap != "flat"
         self._copy: Tensor | None = None
         self._found: Pairs | None = None
         if isinstance(scores, SpanScores) and scores.logits.is_cuda:
@@ -30,7 +34,7 @@ class Selection:
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._done.record()
         else:
-            self._found = _found(scores, labels, options)
+            self._found = _found(scores, labels, options, self._whole)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Row, first word, last word, column of the label (integers) and score of each span, all (N,)."""
@@ -43,7 +47,7 @@ class Selection:
                     table[1 : 1 + count].astype(np.int64), tuple(self._asked[0].logits.shape)
                 )
                 return row, first, first + width, column, table[1 + room : 1 + room + count]
-        found = self._found or _found(*self._asked)
+        found = self._found or _found(*self._asked, self._whole)
         # whole numbers below 2**53 and float32 scores are exact in a double: one copy instead of five
         table = (
             torch.stack([found.row, found.first, found.last, found.column, found.score.detach().double()]).cpu().numpy()
@@ -51,14 +55,15 @@ class Selection:
         return (*table[:4].astype(np.int64), table[4])
 
 
-def _found(scores: Scores, labels: Labels, options: DecodeOptions) -> Pairs:
+def _found(scores: Scores, labels: Labels, options: DecodeOptions, whole: bool) -> Pairs:
     if isinstance(scores, SpanScores):
         values, kept = _of_spans(scores, labels, options)
         row, first, width, column = kept.nonzero(as_tuple=True)
         return Pairs(row, first, first + width, column, values[kept])
     if scores.candidates is not None:
         return _of_head(scores, labels, options)
-    return pairs(scores, _thresholds(labels, scores.logits.shape[2], scores.logits, options))
+    thresholds = _thresholds(labels, scores.logits.shape[2], scores.logits, options)
+    return pairs(scores, thresholds) if whole else best_pairs(scores, thresholds)
 
 
 def _bounded(scores: SpanScores, labels: Labels, options: DecodeOptions, room: int) -> Tensor:
