@@ -8,7 +8,7 @@ from operator import attrgetter
 from spanwright.config import DecodeOptions
 from spanwright.entities import ScoredSpan
 
-_SCORE, _START = attrgetter("score"), attrgetter("start")
+_SCORE, _START, _END = attrgetter("score"), attrgetter("start"), attrgetter("end")
 
 
 def resolve(candidates: Iterable[ScoredSpan], options: DecodeOptions) -> list[ScoredSpan]:
@@ -37,7 +37,7 @@ def resolve(candidates: Iterable[ScoredSpan], options: DecodeOptions) -> list[Sc
 
 def _without_overlap(candidates: list[ScoredSpan]) -> list[ScoredSpan]:
     """As `resolve` where no two spans may share a word."""
-    taken = bytearray(max((span.end for span in candidates), default=0))
+    taken = bytearray(max(map(_END, candidates), default=0))
     kept = []
     for span in sorted(candidates, key=_SCORE, reverse=True):  # a reversed sort keeps the order of equals too
         start, end = span.start, span.end
