@@ -24,9 +24,9 @@ class Agreement:
     difference: float
     worst_flip: float
 
-    def within(self, tolerance: float) -> bool:
-        """Whether scores and flips are within `tolerance`."""
-        return self.difference <= tolerance and self.worst_flip <= tolerance
+    def same_but_for_ties(self, tolerance: float) -> bool:
+        """Whether the entities are the same, but where two scores, or a score and its threshold, are that close."""
+        return self.one == 0 or self.worst_flip <= tolerance
 
 
 def agreement(
