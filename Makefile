@@ -42,6 +42,8 @@ large: $(VENV)/.test  ## Train on ten million lines and go on in the middle of t
 	SPANWRIGHT_LARGE_LINES=$${SPANWRIGHT_LARGE_LINES:-10000000} SPANWRIGHT_FAULTS_REPORT="$(CURDIR)/runs/large.jsonl" \
 		$(BIN)/python -m pytest tests/faults/test_large.py
 	@cat runs/large.jsonl
+bench: $(VENV)/.test  ## Speed beside gliner on this processor: the short form (OPTIONS="--shapes ... --texts ...")
+	$(BIN)/python benchmarks/cpu.py $(OPTIONS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

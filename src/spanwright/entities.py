@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,8 @@ class Span:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredSpan:
-    """Words `[start, end)` that a model gives `label` with `score` in (0, 1)."""
+class ScoredSpan(NamedTuple):
+    """Words `[start, end)` that a model gives `label` with `score` in (0, 1). A tuple, for there are many of them."""
 
     start: int
     end: int

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 from spanwright import modes
+from spanwright.arguments import checked_labels, chosen_device, chosen_dtype, labels_per_text, require_texts
 from spanwright.checkpoint import Package, load_package, local_folder, save_package
 from spanwright.config import DecodeOptions
-from spanwright.decoding import between, candidates, relation_candidates, resolve
-from spanwright.encoding import BatchEncoder, Row
+from spanwright.decoding import Selection, between, named, relation_candidates, resolve
+from spanwright.encoding import BatchEncoder, Question, Row, batches_of, questions_of
 from spanwright.entities import Entity, Extraction, Relation, ScoredRelation, ScoredSpan, Word
-from spanwright.errors import CheckpointError, ConfigError, DataError, require
+from spanwright.errors import ConfigError
 from spanwright.model import GLiNER
-from spanwright.text.windows import Window, plan_windows
-from spanwright.text.words import splitter
+from spanwright.text.words import Bounds, cutter, word_texts
 
-_DTYPES = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
-_BATCH_TOKENS = {"cpu": 4096}  # padded subtokens of a batch; other devices take the larger number
-_BATCH_TOKENS_ELSEWHERE = 32768
-_BATCH_ROWS = 256
-_BATCH_SCORES = 1 << 25  # 128 MiB in float32
+_BATCH_TOKENS = {"cpu": 800}  # padded subtokens of a batch: what a processor's cache holds; other devices take more
+_BATCH_TOKENS_ELSEWHERE = 65536
+_BATCHES_AHEAD = 2  # that a device has in hand while the host does its part
+_ROWS_AT_ONCE = 8192  # sorted by length together
 _LABEL_ROWS = 64  # labels of a bi-encoder read at once
 
 
@@ -44,7 +38,7 @@ class Extractor:
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self._split = splitter(package.model.config.word_splitter)
+        self._cut = cutter(package.model.config.word_splitter)
 
     @classmethod
     def from_pretrained(
@@ -67,7 +61,7 @@ class Extractor:
 
         """
         package = load_package(local_folder(name, revision=revision, variant=variant), variant=variant)
-        package.model.to(_device(device), _dtype(dtype))
+        package.model.to(chosen_device(device), chosen_dtype(dtype))
         return cls(package)
 
     @property
@@ -127,17 +121,12 @@ class Extractor:
             DataError: a text or label is not a string, a label is empty, or there are not as many lists as texts.
 
         """
-        _require_texts(texts)
+        require_texts(texts)
         vectors = labels if isinstance(labels, LabelVectors) else None
-        asked = (
-            [labels.names] * len(texts) if isinstance(labels, LabelVectors) else _labels_per_text(labels, len(texts))
-        )
-        words = [self.split_words(text) for text in texts]
-        rows = [Row(tuple(w.text for w in ws), names) for ws, names in zip(words, asked, strict=True)]
-        return [
-            [_entity(span, text, ws) for span in spans]
-            for text, ws, spans in zip(texts, words, self.find_spans(rows, options, vectors), strict=True)
-        ]
+        asked = [labels.names] * len(texts) if isinstance(labels, LabelVectors) else labels_per_text(labels, len(texts))
+        rows = (Row(self._words(text), names) for text, names in zip(texts, asked, strict=True))
+        found = self.find_spans(rows, options, vectors)
+        return [self._entities(text, spans) if spans else [] for text, spans in zip(texts, found, strict=True)]
 
     def extract_relations(
         self, text: str, labels: Sequence[str], relations: Sequence[str], options: DecodeOptions = DecodeOptions()
@@ -169,16 +158,13 @@ class Extractor:
         """
         if not self.model.config.finds_relations:
             raise ConfigError("`extract_relations` must be asked of a relation model, but this model knows none.")
-        _require_texts(texts)
-        asked, related = (_labels_per_text(names, len(texts)) for names in (labels, relations))
-        words = [self.split_words(text) for text in texts]
-        rows = [Row(tuple(w.text for w in ws), *names) for ws, *names in zip(words, asked, related, strict=True)]
-        return [
-            _extraction(found, text, ws) for text, ws, found in zip(texts, words, self.find(rows, options), strict=True)
-        ]
+        require_texts(texts)
+        asked, related = (labels_per_text(names, len(texts)) for names in (labels, relations))
+        rows = (Row(self._words(text), *names) for text, *names in zip(texts, asked, related, strict=True))
+        return [self._extraction(text, found) for text, found in zip(texts, self.find(rows, options), strict=True)]
 
     def find_spans(
-        self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
+        self, rows: Iterable[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
     ) -> list[list[ScoredSpan]]:
         """The spans of each row of words, in the words' order.
 
@@ -189,12 +175,13 @@ class Extractor:
         return [found.spans for found in self.find(rows, options, vectors)]
 
     def find(
-        self, rows: Sequence[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
+        self, rows: Iterable[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
     ) -> list[Found]:
         """The spans of each row of words, in the words' order, and their relations.
 
-        This is what `extract_many` and evaluation share. A bi-encoder reads each distinct label once, unless `vectors`
-        have them.
+        This is what `extract_many` and evaluation share. Rows are taken as they are needed, and while a device works on
+        a batch the host prepares the next and decodes the last. A bi-encoder reads each distinct label once, unless
+        `vectors` have them.
 
         Raises:
             ConfigError: the vectors are of other weights than the model has now.
@@ -203,25 +190,58 @@ class Extractor:
         if vectors is not None:
             self._require_current(vectors)
         elif self.model.config.is_bi_encoder:
+            rows = list(rows)
             vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
-        found = [Found([], []) for _ in rows]
-        questions = [question for index, row in enumerate(rows) for question in self._questions(index, row)]
-        for batch in _batches(questions, self._batch_tokens(), self.model.config.max_width):
-            for question, seen in zip(batch, self._score(batch, options, vectors), strict=True):
-                window, row = question.window, found[question.row]
-                row.spans.extend(
-                    span.shifted(window.start)
-                    for span in seen.spans
-                    if window.own_start <= span.start + window.start < window.own_end
-                )
-                row.relations.extend(relation.shifted(window.start) for relation in seen.relations)
+        found: list[Found] = []
+        asked: deque[_Answers] = deque()
+        ahead = _BATCHES_AHEAD if self.model.device.type == "cuda" else 0
+        for batch in self._all_batches(rows, found):
+            asked.append(self._ask(batch, options, vectors))
+            if len(asked) > ahead:
+                asked.popleft().collect(found)
+        while asked:
+            asked.popleft().collect(found)
         return [_resolved(row, options) for row in found]
+
+    def _all_batches(self, rows: Iterable[Row], found: list[Found]) -> Iterator[list[Question]]:
+        """Batches of some thousand rows at a time; `found` gets a place for what is found in each row."""
+        rest = iter(rows)
+        max_tokens = _BATCH_TOKENS.get(self.model.device.type, _BATCH_TOKENS_ELSEWHERE)
+        while some := list(islice(rest, _ROWS_AT_ONCE)):
+            first = len(found)
+            found += [Found([], []) for _ in some]
+            questions = [
+                question for index, row in enumerate(some, first) for question in questions_of(self.encoder, index, row)
+            ]
+            yield from batches_of(questions, max_tokens=max_tokens, max_width=self.model.config.max_width)
 
     def split_words(self, text: str) -> tuple[Word, ...]:
         """The words of `text` that the model can see: without those that its tokenizer finds nothing in."""
-        words = self._split(text)
-        seen = self.encoder.subtokens.ids([word.text for word in words])
-        return tuple(word for word, ids in zip(words, seen, strict=True) if ids)
+        return tuple(Word(text[start:end], start, end) for start, end in self._bounds(text))
+
+    def _words(self, text: str) -> tuple[str, ...]:
+        words = word_texts(self.model.config.word_splitter, text)
+        seen = self.encoder.subtokens.ids(words)
+        return tuple(words if all(seen) else (word for word, ids in zip(words, seen, strict=True) if ids))
+
+    def _bounds(self, text: str) -> Bounds:
+        """Of the words that the model can see, in characters."""
+        bounds = self._cut(text)
+        seen = self.encoder.subtokens.ids([text[start:end] for start, end in bounds])
+        return bounds if all(seen) else [place for place, ids in zip(bounds, seen, strict=True) if ids]
+
+    def _entities(self, text: str, spans: Iterable[ScoredSpan]) -> list[Entity]:
+        bounds = self._bounds(text)
+        places = [(bounds[span.start][0], bounds[span.end - 1][1], span) for span in spans]
+        return [Entity(start, end, text[start:end], span.label, span.score) for start, end, span in places]
+
+    def _extraction(self, text: str, found: Found) -> Extraction:
+        entities = self._entities(text, found.spans)
+        by_words: dict[tuple[int, int], Entity] = {}
+        for span, entity in zip(found.spans, entities, strict=True):
+            by_words.setdefault((span.start, span.end), entity)  # of several labels, the better one stands first
+        relations = [Relation(by_words[r.head], by_words[r.tail], r.label, r.score) for r in found.relations]
+        return Extraction(entities, relations)
 
     def save(self, folder: str | Path) -> None:
         """Write the model in the published format, which gliner reads too; whole or not at all.
@@ -232,57 +252,22 @@ class Extractor:
         """
         save_package(self.package, Path(folder))
 
-    def _questions(self, index: int, row: Row) -> Iterator[_Question]:
-        """What to ask the network about a row: each window of it, with each group of labels that fits a prompt."""
-        if not row.words or not row.labels:
-            return
-        config = self.model.config
-        overlap = min(max(2 * config.max_width, config.max_words // 8), config.max_words // 2)
-        costs = self.encoder.costs(row.words)
-        for labels in self._label_groups(row.labels, row.relations):
-            room = self.encoder.room(labels, row.relations)
-            for window in plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap):
-                words = row.words[window.start : window.end]
-                prompt = len(self.encoder.prompt(labels, row.relations).ids)
-                asked = Row(words, labels, row.relations)
-                yield _Question(index, window, asked, prompt + sum(costs[window.start : window.end]))
-
-    def _label_groups(self, labels: tuple[str, ...], relations: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-        """`labels` whole, or in groups whose prompts leave half of the transformer's positions to the words."""
-        limit = self.encoder.max_positions
-        if limit is None or len(self.encoder.prompt(labels, relations).ids) <= limit // 2:
-            return [labels]
-        if relations:  # those between entities of two groups would be lost
-            raise DataError(
-                f"Labels and relations asked together must fit half of the model's {limit} positions, but these "
-                f"{len(labels)} labels and {len(relations)} relations do not. Ask for fewer at a time."
-            )
-        groups: list[tuple[str, ...]] = []
-        group: tuple[str, ...] = ()
-        for label in labels:
-            if len(self.encoder.prompt((label,)).ids) > limit // 2:
-                raise DataError(
-                    f"A label must fit half of the model's {limit} positions, but {label[:60]!r}... does not."
-                )
-            if group and len(self.encoder.prompt((*group, label)).ids) > limit // 2:
-                groups.append(group)
-                group = ()
-            group = (*group, label)
-        return [*groups, group]
-
-    def _score(self, batch: Sequence[_Question], options: DecodeOptions, vectors: LabelVectors | None) -> list[Found]:
+    def _ask(self, batch: Sequence[Question], options: DecodeOptions, vectors: LabelVectors | None) -> _Answers:
         rows = [question.asked for question in batch]
+        # what a window does not answer for cannot keep out a span that it answers for
+        whole = any(q.window.own_end < q.window.end or q.window.own_start > q.window.start for q in batch)
         if vectors is None:
             encoded = self.encoder.encode(rows)
         else:
             encoded = replace(self.encoder.encode(rows, vectors.places), labels=vectors.vectors)
         with modes.inference(self.model):
             scores = self.model(encoded.to(self.model.device), options.least_threshold(), options.least_adjacency())
-            spans = candidates(scores, [row.labels for row in rows], options)
+            selection = Selection(scores, [row.labels for row in rows], options, whole=whole)
             if scores.relations is None:
-                return [Found(own, []) for own in spans]
-            related = relation_candidates(scores.relations, [row.relations for row in rows], options)
-            return [Found(own, relations) for own, relations in zip(spans, related, strict=True)]
+                return _Answers(batch, selection)
+            return _Answers(
+                batch, selection, relation_candidates(scores.relations, [row.relations for row in rows], options)
+            )
 
     def _label_weights(self) -> tuple[object, ...]:
         """What changes whenever the weights that label vectors come from do: storages, versions, kinds."""
@@ -295,9 +280,6 @@ class Extractor:
                 "`labels` must be vectors of the model's weights, but the weights have changed or are another model's. "
                 "Call `encode_labels` again."
             )
-
-    def _batch_tokens(self) -> int:
-        return _BATCH_TOKENS.get(self.model.device.type, _BATCH_TOKENS_ELSEWHERE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,109 +311,34 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One forward's worth of a row: `asked` are the words of `window` and a group of labels; cost in subtokens."""
+class _Answers:
+    """What the network says of a batch of questions; the spans are still on their way."""
 
-    row: int
-    window: Window
-    asked: Row
-    cost: int
+    batch: Sequence[Question]
+    selection: Selection
+    relations: Sequence[Sequence[ScoredRelation]] = ()
 
-
-def _batches(questions: Iterable[_Question], max_tokens: int, max_width: int) -> Iterator[list[_Question]]:
-    """Questions of similar cost together, longest first, so that memory peaks at once and little is padding.
-
-    A batch keeps below `max_tokens` subtokens and a fixed number of scores (words times labels times widths).
-    """
-    batch: list[_Question] = []
-    words = labels = 0
-    for question in sorted(questions, key=lambda question: -question.cost):
-        words, labels = max(words, len(question.asked.words)), max(labels, len(question.asked.labels))
-        rows = len(batch) + 1
-        full = len(batch) == _BATCH_ROWS or rows * words * labels * max_width > _BATCH_SCORES
-        if batch and (full or rows * batch[0].cost > max_tokens):
-            yield batch
-            batch, words, labels = [], len(question.asked.words), len(question.asked.labels)
-        batch.append(question)
-    if batch:
-        yield batch
+    def collect(self, found: list[Found]) -> None:
+        """Add what was found to the rows, each span if its question answers for it."""
+        labels = [question.asked.labels for question in self.batch]
+        for question, spans in zip(self.batch, named(self.selection.arrays(), labels), strict=True):
+            window = question.window
+            if window.start or window.own_end < window.end:
+                spans = [
+                    span.shifted(window.start)
+                    for span in spans
+                    if window.own_start <= span.start + window.start < window.own_end
+                ]
+            found[question.row].spans.extend(spans)
+        for question, relations in zip(self.batch, self.relations, strict=False):  # none of a model that knows none
+            found[question.row].relations.extend(relation.shifted(question.window.start) for relation in relations)
 
 
 def _resolved(row: Found, options: DecodeOptions) -> Found:
     spans = resolve(row.spans, options)
+    if not row.relations:
+        return Found(spans, [])
     return Found(spans, sorted(between(row.relations, spans), key=lambda r: (r.head, r.tail)))
 
 
-def _require_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise DataError("`texts` must be a list of strings, but is one string. Ask for a single text by itself.")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(f"texts[{index}] must be a string, but is {text!r} ({type(text).__name__}).")
-
-
-def _labels_per_text(labels: Sequence[str] | Sequence[Sequence[str]], num_texts: int) -> list[tuple[str, ...]]:
-    if isinstance(labels, str):
-        raise DataError(f"`labels` must be a list of strings, but is one string. Did you mean [{labels!r}]?")
-    listed = list(labels)
-    if all(isinstance(label, str) for label in listed):
-        return [checked_labels(listed)] * num_texts
-    if any(isinstance(label, str) or not isinstance(label, Iterable) for label in listed):
-        raise DataError("`labels` must be strings, or one list of strings per text, but is a mixture of other things.")
-    if len(listed) != num_texts:
-        raise DataError(f"`labels` must be one list per text, but are {len(listed)} lists for {num_texts} texts.")
-    return [checked_labels(own) for own in listed]
-
-
-def checked_labels(labels: Iterable[object]) -> tuple[str, ...]:
-    """Labels as a tuple, each once, in their order.
-
-    Raises:
-        DataError: one is not a string, or has nothing in it.
-
-    """
-    if isinstance(labels, str):
-        raise DataError(f"`labels` must be a list of strings, but is one string. Did you mean [{labels!r}]?")
-    checked = []
-    for label in labels:
-        if not isinstance(label, str) or not label.strip():
-            raise DataError(f"A label must be a string with something in it, but is {label!r}.")
-        checked.append(label)
-    return tuple(dict.fromkeys(checked))
-
-
-def _extraction(found: Found, text: str, words: Sequence[Word]) -> Extraction:
-    entities = [_entity(span, text, words) for span in found.spans]
-    by_words: dict[tuple[int, int], Entity] = {}
-    for span, entity in zip(found.spans, entities, strict=True):
-        by_words.setdefault((span.start, span.end), entity)  # of several labels, the better one stands first
-    relations = [Relation(by_words[r.head], by_words[r.tail], r.label, r.score) for r in found.relations]
-    return Extraction(entities, relations)
-
-
-def _entity(span: ScoredSpan, text: str, words: Sequence[Word]) -> Entity:
-    start, end = words[span.start].start, words[span.end - 1].end
-    return Entity(start, end, text[start:end], span.label, span.score)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f'`device` must be a name such as "cpu" or "cuda:0", but is {device!r}.') from None
-    require(found.type != "cuda" or torch.cuda.is_available(), "device", "be on this machine", str(device))
-    return found
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    if dtype is None:
-        return torch.float32
-    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ConfigError(f"`dtype` must be one of {', '.join(_DTYPES)}, but is {dtype!r}.")
-    return found
-
-
-__all__ = ["CheckpointError", "Extractor", "Found", "LabelVectors", "checked_labels"]
+__all__ = ["Extractor", "Found", "LabelVectors"]

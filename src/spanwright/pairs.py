@@ -52,6 +52,44 @@ def pairs(scores: TokenScores, threshold: Tensor | float, *, strict_inside: bool
     return Pairs(row, first, last, column, least)
 
 
+def best_pairs(scores: TokenScores, threshold: Tensor | float) -> Pairs:
+    """Those of `pairs` that may be kept where no two spans share a word, in the same order.
+
+    A span that holds another of a higher score (itself under another label, or a part of it) never is: what keeps out
+    the inner one has a word of the outer one too, and comes before it. Widths are taken in turn, each knowing the best
+    of what its spans hold, so nothing is ever listed that loses. Costs O(B·L·C) for each width up to the widest span.
+    """
+    values = torch.sigmoid(scores.logits.detach().float())
+    real = scores.cell_mask().squeeze(-1)
+    out = -torch.ones((), device=values.device)
+    start, end = (torch.where((values[..., k] > threshold) & real, values[..., k], out) for k in (0, 1))
+    inside = torch.where((values[..., 2] >= threshold) & real, values[..., 2], out)
+    length = inside.shape[1]
+    words = torch.arange(length, device=inside.device)[None, :, None]
+    widest = int((_next_true(inside < 0) - words)[start >= 0].max()) if bool((start >= 0).any()) else 0
+    run, held = inside, inside.new_full(inside.shape[:2], -1.0)
+    found = []
+    for wider in range(widest):
+        room = length - wider
+        run = torch.minimum(run[:, :room], inside[:, wider:])
+        score = torch.minimum(torch.minimum(start[:, :room], end[:, wider:]), run)
+        best = score.amax(dim=2)
+        if wider:
+            held = torch.maximum(held[:, :-1], held[:, 1:])
+        row, first, column = ((score == best.unsqueeze(2)) & ((best >= held) & (best >= 0)).unsqueeze(2)).nonzero(
+            as_tuple=True
+        )
+        found.append((row, first, first + wider, column, score[row, first, column]))
+        held = torch.maximum(held, best)
+    if not found:
+        none = torch.zeros(0, dtype=torch.long, device=values.device)
+        return Pairs(none, none, none, none, none.float())
+    row, first, last, column, score = (torch.cat(each) for each in zip(*found, strict=True))
+    num_labels = inside.shape[2]
+    order = torch.argsort(((row * length + first) * num_labels + column) * length + last)
+    return Pairs(row[order], first[order], last[order], column[order], score[order])
+
+
 def spans_in(scores: Scores, threshold: float) -> Candidates:
     """The spans that score above `threshold` for whatever label, padded to at least one per row.
 

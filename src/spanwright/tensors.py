@@ -16,7 +16,7 @@ Moved = TypeVar("Moved", bound="_Movable")
 
 
 class _Movable:
-    """Moves every tensor field to a device, copying asynchronously where the source is pinned."""
+    """Moves every tensor field to a device, without waiting for it."""
 
     def to(self: Moved, device: torch.device | str) -> Moved:
         """The same values on `device`."""
@@ -30,6 +30,8 @@ class _Movable:
 
 def _moved(value: object, device: torch.device | str) -> object:
     if isinstance(value, Tensor):
+        if torch.device(device).type == "cuda" and value.device.type == "cpu":
+            value = value.pin_memory()  # else the copy waits for all that the device still has to do
         return value.to(device, non_blocking=True)
     return value.to(device) if isinstance(value, _Movable) else value
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanwright.config import DecodeOptions
-from spanwright.decoding import candidates, resolve
+from spanwright.decoding import Selection, candidates, named, resolve
 from spanwright.entities import Span
 from spanwright.evaluation.metrics import score
 from spanwright.tensors import SpanScores, TokenScores
@@ -24,7 +24,11 @@ CASES = 500 if "SPANWRIGHT_PARITY_CASES" in os.environ else 60  # of each of fou
 
 
 def decode(scores, labels, options):
-    return [resolve(row, options) for row in candidates(scores, labels, options)]
+    """By all candidates and by those that an extractor asks for, which must come to the same."""
+    found = [resolve(row, options) for row in candidates(scores, labels, options)]
+    asked = named(Selection(scores, labels, options, whole=False).arrays(), labels)
+    assert [resolve(row, options) for row in asked] == found
+    return found
 
 
 def random_scores(rng):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanwright import ConfigError, DataError, DecodeOptions, Extractor
-from spanwright.encoding import Row
+from spanwright.encoding import Row, label_groups
 from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 LOOSE = DecodeOptions(threshold=0.3)
@@ -82,7 +82,7 @@ def test_wrong_arguments_are_one_clear_sentence(extractor, texts, labels, messag
 @pytest.mark.parametrize("num", [100, 400])
 def test_many_labels_on_few_positions(extractor, num):
     labels = [f"kind {number}" for number in range(num)]
-    assert len(extractor._label_groups(tuple(labels))) > 1
+    assert len(label_groups(extractor.encoder, tuple(labels))) > 1
     found = extractor.extract(SENTENCES[0], labels, DecodeOptions(threshold=0.2, multi_label=True))
     assert {e.label for e in found} <= set(labels)
 

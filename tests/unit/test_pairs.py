@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spanwright.config import DecodeOptions
-from spanwright.decoding import candidates
+from spanwright.decoding import Selection, candidates, named, resolve
 from spanwright.pairs import pairs, spans_in
 from spanwright.tensors import TokenScores
 
@@ -67,3 +67,18 @@ def test_dense_scores_of_400_words_and_10_labels_are_decoded_at_once():
     assert len(pairs(scores, 0.5).row) == 10 * 400 * 401 // 2
     assert time.process_time() - before < 5  # loops over pairs take ten seconds and more
     assert len(candidates(scores, [[str(n) for n in range(10)]], DecodeOptions(threshold=0.99))[0]) == 0
+
+
+@given(seed=st.integers(0, 10_000), levels=st.integers(2, 9), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.8]))
+def test_the_best_pairs_lead_to_the_same_spans(seed, levels, threshold):
+    """Scores on few levels, so that many are equal and the order decides."""
+    generator = torch.Generator().manual_seed(seed)
+    level = torch.randint(1, levels, (2, 7, 3, 3), generator=generator) / levels
+    counts = torch.tensor([[7], [4]])
+    scores = TokenScores(torch.logit(level), torch.arange(7)[None] < counts, torch.arange(3)[None] < 3 - counts % 2)
+    names, options = [("a", "b", "c"), ("a", "b", "c")], DecodeOptions(threshold=threshold)
+    whole, best = (named(Selection(scores, names, options, whole=each).arrays(), names) for each in (True, False))
+    assert [resolve(row, options) for row in best] == [resolve(row, options) for row in whole]
+    assert all(set(few) <= set(all_) for few, all_ in zip(best, whole, strict=True))
+    nested = DecodeOptions(threshold=threshold, overlap="nested")
+    assert named(Selection(scores, names, nested, whole=False).arrays(), names) == whole

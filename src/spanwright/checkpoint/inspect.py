@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spanwright.checkpoint.package import Package
 from spanwright.checkpoint.weights import weight_files
 from spanwright.config import DEFAULT_THRESHOLD
+from spanwright.model import GLiNER
+from spanwright.model.disentangled import BandedAttention
 
 _CARD = "README.md"
 _LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:\s*(.+?)\s*\n(?:.*\n)*?---\n")
@@ -22,7 +26,8 @@ _PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "toke
 class Inspection:
     """What is known of a model: `architecture` in words, `parameters` by part, `limits` in words and subtokens.
 
-    `files` maps each file's name to its size in bytes and its SHA-256; `unused` names tensors that are never run.
+    `choices` are those that loading makes unless told otherwise, each with its reason. `files` maps each file's name to
+    its size in bytes and its SHA-256; `unused` names tensors that are never run.
     """
 
     folder: str
@@ -36,6 +41,7 @@ class Inspection:
     word_splitter: str
     subtoken_pooling: str
     threshold: float
+    choices: dict[str, str]
     files: dict[str, tuple[int, str]]
     unused: tuple[str, ...]
     licence: str | None
@@ -79,6 +85,7 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
         word_splitter=config.word_splitter,
         subtoken_pooling=config.subtoken_pooling,
         threshold=DEFAULT_THRESHOLD,
+        choices=_choices(model),
         files={
             str(path.relative_to(folder)): (path.stat().st_size, _sha256(path))
             for path in sorted(folder.rglob("*"))
@@ -88,6 +95,17 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
         licence=licence[1].strip("\"'") if licence else None,
         card=_CARD if text else None,
     )
+
+
+def _choices(model: GLiNER) -> dict[str, str]:
+    on_gpu = torch.cuda.is_available()
+    kind = getattr(model.backbone.transformer.config, "_attn_implementation", None) or "eager"
+    banded = any(isinstance(module, BandedAttention) for module in model.backbone.modules())
+    return {
+        "device": "cuda, for there is one" if on_gpu else "cpu, for there is no GPU that torch can use",
+        "dtype": "float32, the answers of training; float16 is faster on a GPU",
+        "attention": "banded, the same numbers as transformers' DeBERTa" if banded else f"{kind}, of transformers",
+    }
 
 
 def _stored_types(folder: Path, variant: str | None) -> dict[str, int]:

@@ -75,6 +75,7 @@ def print_inspection(found: Inspection) -> None:
         ("word splitter", found.word_splitter),
         ("subtoken pooling", found.subtoken_pooling),
         ("threshold", f"{found.threshold} unless you say another"),
+        *((f"{name} by itself", choice) for name, choice in found.choices.items()),
         ("licence", found.licence or "not stated"),
         ("model card", found.card or "none"),
     ]

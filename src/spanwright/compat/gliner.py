@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
+from spanwright.arguments import checked_labels
 from spanwright.compat.training import examples_of, training_config
 from spanwright.config import DecodeOptions, ModelConfig
 from spanwright.entities import Entity, Extraction
 from spanwright.errors import ConfigError, DataError, nearest
 from spanwright.evaluation import evaluate
 from spanwright.evaluation.metrics import Counts
-from spanwright.extractor import Extractor, LabelVectors, checked_labels
+from spanwright.extractor import Extractor, LabelVectors
 from spanwright.model import GLiNER as Network
 from spanwright.training import train
 

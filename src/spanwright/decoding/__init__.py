@@ -3,8 +3,9 @@
 Likewise `relation_candidates`, of which `between` keeps those whose entities were kept.
 """
 
-from spanwright.decoding.candidates import candidates
+from spanwright.decoding.candidates import candidates, named
 from spanwright.decoding.relations import between, relation_candidates
 from spanwright.decoding.resolve import resolve
+from spanwright.decoding.selection import Selection
 
-__all__ = ["between", "candidates", "relation_candidates", "resolve"]
+__all__ = ["Selection", "between", "candidates", "named", "relation_candidates", "resolve"]

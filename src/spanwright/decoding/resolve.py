@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 
 from spanwright.config import DecodeOptions
 from spanwright.entities import ScoredSpan
+
+_SCORE, _START, _END = attrgetter("score"), attrgetter("start"), attrgetter("end")
 
 
 def resolve(candidates: Iterable[ScoredSpan], options: DecodeOptions) -> list[ScoredSpan]:
@@ -14,6 +17,8 @@ def resolve(candidates: Iterable[ScoredSpan], options: DecodeOptions) -> list[Sc
     Two spans with the same bounds conflict unless `multi_label`. Otherwise, "flat" forbids any overlap, "nested" only
     a partial one. Costs O(n log n + n·width): each span asks about its own words only.
     """
+    if options.overlap == "flat" and not options.multi_label:
+        return _without_overlap(list(candidates))
     taken = _Taken()
     kept: list[ScoredSpan] = []
     for span in sorted(candidates, key=lambda span: -span.score):
@@ -28,6 +33,19 @@ def resolve(candidates: Iterable[ScoredSpan], options: DecodeOptions) -> list[Sc
             taken.add(span)
             kept.append(span)
     return sorted(kept, key=lambda span: span.start)
+
+
+def _without_overlap(candidates: list[ScoredSpan]) -> list[ScoredSpan]:
+    """As `resolve` where no two spans may share a word."""
+    taken = bytearray(max(map(_END, candidates), default=0))
+    kept = []
+    for span in sorted(candidates, key=_SCORE, reverse=True):  # a reversed sort keeps the order of equals too
+        start, end = span.start, span.end
+        if taken.find(1, start, end) < 0:
+            taken[start:end] = b"\1" * (end - start)
+            kept.append(span)
+    kept.sort(key=_START)
+    return kept
 
 
 class _Taken:

@@ -1,7 +1,18 @@
 """Words and labels to tensors."""
 
 from spanwright.encoding.batch import BatchEncoder
+from spanwright.encoding.questions import Question, batches_of, label_groups, questions_of
 from spanwright.encoding.subtokens import Subtokens
 from spanwright.encoding.targets import Row, encode_targets, encode_token_targets
 
-__all__ = ["BatchEncoder", "Row", "Subtokens", "encode_targets", "encode_token_targets"]
+__all__ = [
+    "BatchEncoder",
+    "Question",
+    "Row",
+    "Subtokens",
+    "batches_of",
+    "encode_targets",
+    "encode_token_targets",
+    "label_groups",
+    "questions_of",
+]

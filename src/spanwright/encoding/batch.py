@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,15 +70,13 @@ class BatchEncoder:
 
     def costs(self, words: Sequence[str]) -> list[int]:
         """Subtokens of each word as `encode` will lay it out."""
-        return [len(ids) for ids in self.subtokens.ids_or_stand_in(words)]
+        return list(map(len, self.subtokens.ids_or_stand_in(words)))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelTexts:
         """Labels as texts of their own (N, T), as a bi-encoder reads them."""
         assert self.label_subtokens is not None
         ids = [self.label_subtokens.text_ids(label) for label in labels]
-        padded = _Padded(len(ids), max(map(len, ids), default=1), fill=self.label_subtokens.pad_id)
-        for index, row in enumerate(ids):
-            padded.fill(index, row)
+        padded = _padded(list(chain.from_iterable(ids)), list(map(len, ids)), fill=self.label_subtokens.pad_id)
         return LabelTexts(torch.from_numpy(padded.values), torch.from_numpy(padded.mask))
 
     def encode_with_targets(
@@ -120,29 +120,29 @@ class BatchEncoder:
             positions = [[label_places[label] for label in row.labels] for row in rows]
         else:
             positions = [list(prompt.label_positions) for prompt in prompts]
-        ids_array = np.full((len(rows), max(lengths)), self.subtokens.pad_id, dtype=np.int64)
-        labels = _Padded(len(rows), max(map(len, positions)))
-        starts = _Padded(len(rows), max(map(len, words)))
-        ends = _Padded(len(rows), max(map(len, words)))
-        for b, (prompt, word_ids) in enumerate(zip(prompts, words, strict=True)):
-            flat = [i for ids in word_ids for i in ids]
-            ids_array[b, : lengths[b]] = [*prompt.ids, *flat, *tail]
-            word_ends = len(prompt.ids) + np.cumsum([len(ids) for ids in word_ids])
-            labels.fill(b, positions[b])
-            ends.fill(b, word_ends)
-            starts.fill(b, np.concatenate([[len(prompt.ids)], word_ends[:-1]]))
-        attention = np.arange(max(lengths))[None] < np.array(lengths)[:, None]
+        flat: list[int] = []
+        for prompt, word_ids in zip(prompts, words, strict=True):
+            flat += prompt.ids
+            flat += chain.from_iterable(word_ids)
+            flat += tail
+        ids = _padded(flat, lengths, fill=self.subtokens.pad_id)
+        labels = _padded(list(chain.from_iterable(positions)), list(map(len, positions)))
+        costs = _padded(list(map(len, chain.from_iterable(words))), list(map(len, words)))
+        before = np.array([len(prompt.ids) for prompt in prompts])[:, None]
+        ends = np.where(costs.mask, before + np.cumsum(costs.values, axis=1), 0)
         asked: RelationQuestions | None = None
         if any(prompt.relation_positions for prompt in prompts):
-            asked = _relation_questions([prompt.relation_positions for prompt in prompts])
+            places = [prompt.relation_positions for prompt in prompts]
+            related = _padded(list(chain.from_iterable(places)), list(map(len, places)))
+            asked = RelationQuestions(torch.from_numpy(related.values), torch.from_numpy(related.mask))
         return EncodedBatch(
-            input_ids=torch.from_numpy(ids_array),
-            attention_mask=torch.from_numpy(attention),
+            input_ids=torch.from_numpy(ids.values),
+            attention_mask=torch.from_numpy(ids.mask),
             label_positions=torch.from_numpy(labels.values),
             label_mask=torch.from_numpy(labels.mask),
-            word_starts=torch.from_numpy(starts.values),
-            word_ends=torch.from_numpy(ends.values),
-            word_mask=torch.from_numpy(starts.mask),
+            word_starts=torch.from_numpy(ends - costs.values),
+            word_ends=torch.from_numpy(ends),
+            word_mask=torch.from_numpy(costs.mask),
             word_counts=tuple(map(len, words)),
             labels=texts,
             relations=asked,
@@ -184,20 +184,16 @@ class BatchEncoder:
         self._prompt = lru_cache(maxsize=256)(self._make_prompt)
 
 
-def _relation_questions(positions: Sequence[Sequence[int]]) -> RelationQuestions:
-    padded = _Padded(len(positions), max(map(len, positions)))
-    for index, row in enumerate(positions):
-        padded.fill(index, row)
-    return RelationQuestions(torch.from_numpy(padded.values), torch.from_numpy(padded.mask))
+class _Padded(NamedTuple):
+    """Rows of different lengths in one array, with the mask of what is real."""
+
+    values: np.ndarray
+    mask: np.ndarray
 
 
-class _Padded:
-    """Rows of positions of different lengths in one array, with the mask of what is real."""
-
-    def __init__(self, rows: int, longest: int, *, fill: int = 0) -> None:
-        self.values = np.full((rows, longest), fill, dtype=np.int64)
-        self.mask = np.zeros((rows, longest), dtype=bool)
-
-    def fill(self, row: int, values: Sequence[int] | np.ndarray) -> None:
-        self.values[row, : len(values)] = values
-        self.mask[row, : len(values)] = True
+def _padded(flat: Sequence[int], lengths: Sequence[int], *, fill: int = 0) -> _Padded:
+    """Rows of these lengths, laid end to end in `flat`."""
+    mask = np.arange(max(lengths, default=1))[None] < np.array(lengths, dtype=np.int64)[:, None]
+    values = np.full(mask.shape, fill, dtype=np.int64)
+    values[mask] = flat
+    return _Padded(values, mask)

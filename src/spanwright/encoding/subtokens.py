@@ -28,6 +28,12 @@ class Subtokens:
 
     def ids(self, words: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of each word; empty for a word that the tokenizer sees nothing in (a zero-width space)."""
+        try:
+            return list(map(self._known.__getitem__, words))
+        except KeyError:
+            return self._ids_of_new(words)
+
+    def _ids_of_new(self, words: Sequence[str]) -> list[tuple[int, ...]]:
         found = {word: ids for word in words if (ids := self._known.get(word)) is not None}
         unknown = list(dict.fromkeys(word for word in words if word not in found))
         if unknown:
@@ -43,7 +49,8 @@ class Subtokens:
 
     def ids_or_stand_in(self, words: Sequence[str]) -> list[tuple[int, ...]]:
         """As `ids`, with the unknown token for a word that has none: every word keeps its place."""
-        return [ids or (self._stand_in,) for ids in self.ids(words)]
+        found = self.ids(words)
+        return found if all(found) else [ids or (self._stand_in,) for ids in found]
 
     def text_ids(self, text: str) -> list[int]:
         """The ids of a whole text, with what the tokenizer puts before and after a sequence."""

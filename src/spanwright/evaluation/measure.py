@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from spanwright.arguments import checked_labels
 from spanwright.config import DecodeOptions
 from spanwright.data.labels import label_inventory, relation_inventory
 from spanwright.encoding import Row
 from spanwright.entities import Example, Span, SpanRelation
 from spanwright.errors import DataError
 from spanwright.evaluation.metrics import Report, score, score_relations
-from spanwright.extractor import Extractor, Found, checked_labels
+from spanwright.extractor import Extractor, Found
 
 _SLICE = 256  # examples between two calls of `progress`
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
 
 from spanwright.errors import CheckpointError, ConfigError, nearest
+from spanwright.model import disentangled
 from spanwright.model.fusion import LayerFusion
 
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
+_UNIT = 8  # subtokens
 
 
 class Backbone(nn.Module):
@@ -20,21 +23,34 @@ class Backbone(nn.Module):
 
     def __init__(self, transformer: PreTrainedModel, hidden_size: int, *, fuse_layers: bool = False) -> None:
         super().__init__()
+        disentangled.speed_up(transformer)
         self.transformer = transformer
         width = transformer.config.hidden_size
+        self._limit = self.max_positions()
         self.fuser = LayerFusion(transformer.config.num_hidden_layers, width) if fuse_layers else None
         self.projection: nn.Module = nn.Linear(width, hidden_size) if width != hidden_size else nn.Identity()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, S), (B, S) -> (B, S, D)."""
+        length = input_ids.shape[1]
+        if input_ids.is_cuda:
+            input_ids, attention_mask = self._aligned(input_ids, attention_mask)
         output = self.transformer(
             input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=self.fuser is not None
         )
         states = output.last_hidden_state
         if self.fuser is not None:
             states = self.fuser(output.hidden_states[1:], attention_mask)  # the first are the embeddings
-        projected: Tensor = self.projection(states)
+        projected: Tensor = self.projection(states[:, :length])
         return projected
+
+    def _aligned(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded to whole units of a GPU's attention kernels, where the transformer can read so many subtokens."""
+        extra = -input_ids.shape[1] % _UNIT
+        if not extra or (self._limit is not None and input_ids.shape[1] + extra > self._limit):
+            return input_ids, attention_mask
+        filler = getattr(self.transformer.config, "pad_token_id", None) or 0
+        return F.pad(input_ids, (0, extra), value=filler), F.pad(attention_mask, (0, extra), value=0)
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(N, T), (N, T) -> (N, D): the mean over real subtokens, special ones included."""

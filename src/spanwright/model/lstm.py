@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 
 class GradSafeLSTM(nn.LSTM):
@@ -66,11 +67,34 @@ class BiLSTM(nn.Module):
         """`word_counts`: words of each row, each at least 1."""
         if not self.layers:
             return words
-        lengths = torch.tensor(word_counts)
-        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        plan = _Packing.of(word_counts, words)
+        flat = words.flatten(0, 1)
+        packed = PackedSequence(flat.index_select(0, plan.places), plan.batch_sizes)
         for index, layer in enumerate(self.layers):
             if index > 0:
                 packed = packed._replace(data=self.dropout(packed.data))
             packed, _ = layer(packed)
-        output, _ = pad_packed_sequence(packed, batch_first=True, total_length=words.shape[1])
-        return output
+        output = torch.zeros_like(flat, dtype=packed.data.dtype).index_copy(0, plan.places, packed.data)
+        return output.view(words.shape)
+
+
+class _Packing(NamedTuple):
+    """How words (B, L) are laid out for an LSTM: first words of all rows, then second ones, ...; longest row first.
+
+    places: of each packed word among the B·L; batch_sizes: rows that have a first word, a second, ... Made on the
+    host and sent without waiting, where `pack_padded_sequence` would wait for the device to be done.
+    """
+
+    places: Tensor
+    batch_sizes: Tensor
+
+    @classmethod
+    def of(cls, word_counts: tuple[int, ...], words: Tensor) -> _Packing:
+        counts = np.array(word_counts)
+        order = np.argsort(-counts, kind="stable")
+        has_word = np.arange(counts.max())[:, None] < counts[order][None]
+        turn, row = has_word.nonzero()
+        places = torch.from_numpy(order[row] * words.shape[1] + turn)
+        if words.is_cuda:
+            places = places.pin_memory().to(words.device, non_blocking=True)
+        return cls(places, torch.from_numpy(has_word.sum(axis=1)))

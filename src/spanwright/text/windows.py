@@ -25,6 +25,8 @@ def plan_windows(costs: Sequence[int], *, max_words: int, max_cost: int | None, 
     costly that a window has no room for the overlap, it shrinks; a word that alone costs too much has a window to
     itself. No words, no windows.
     """
+    if 0 < len(costs) <= max_words and _fits(sum(costs), max_cost):
+        return (Window(0, len(costs), 0, len(costs)),)
     bounds = _bounds(costs, max_words, max_cost, overlap)
     windows = []
     own_start = 0

@@ -12,6 +12,7 @@ from spanwright.entities import Word
 from spanwright.errors import ConfigError, nearest
 
 Split = Callable[[str], tuple[Word, ...]]
+Bounds = list[tuple[int, int]]
 
 # the published rule: a run of word characters with inner hyphens or underscores, or any one other visible character
 _PUBLISHED = re.compile(r"\w+(?:[-_]\w+)*|\S")
@@ -51,25 +52,47 @@ def splitter(name: Splitter | str) -> Split:
         ConfigError: there is no such splitter.
 
     """
+    cut = cutter(name)
+
+    def split(text: str) -> tuple[Word, ...]:
+        return tuple(Word(text[start:end], start, end) for start, end in cut(text))
+
+    return split
+
+
+def cutter(name: Splitter | str) -> Callable[[str], Bounds]:
+    """As `splitter`, where only the bounds of the words are wanted.
+
+    Raises:
+        ConfigError: there is no such splitter.
+
+    """
     if name == "whitespace":
-        return _split_published
+        return _cut_published
     if name == "script":
-        return _split_by_script
+        return _cut_by_script
     known = get_args(Splitter)
     raise ConfigError(
         f"`word_splitter` must be one of {', '.join(known)}, but is {name!r}. {nearest(str(name), known)}"
     )
 
 
-def _split_published(text: str) -> tuple[Word, ...]:
-    return tuple(Word(match[0], match.start(), match.end()) for match in _PUBLISHED.finditer(text))
+def word_texts(name: Splitter | str, text: str) -> list[str]:
+    """As `splitter`, where only the words are wanted: a tenth of its time."""
+    if name == "whitespace":
+        return _PUBLISHED.findall(text)
+    return [text[start:end] for start, end in cutter(name)(text)]
 
 
-def _split_by_script(text: str) -> tuple[Word, ...]:
-    return tuple(_with_marks(text))
+def _cut_published(text: str) -> Bounds:
+    return [match.span() for match in _PUBLISHED.finditer(text)]
 
 
-def _with_marks(text: str) -> Iterator[Word]:
+def _cut_by_script(text: str) -> Bounds:
+    return list(_with_marks(text))
+
+
+def _with_marks(text: str) -> Iterator[tuple[int, int]]:
     """The words of the script-aware rule, with combining marks drawn to the character that they stand on.
 
     Python counts marks (vowel signs of Indic scripts among them) as no part of a word, so a word of a spaced script
@@ -83,10 +106,10 @@ def _with_marks(text: str) -> Iterator[Word]:
             end = match.end()
             continue
         if start < end:
-            yield Word(text[start:end], start, end)
+            yield start, end
         start, end = match.span()
     if start < end:
-        yield Word(text[start:end], start, end)
+        yield start, end
 
 
 def _is_mark(char: str) -> bool:

@@ -60,7 +60,9 @@ class Stepper:
 
         """
         micro_batches: Sequence[MicroBatch] = ()
-        total, trouble = 0.0, None
+        losses: list[Tensor] = []
+        values: list[float] = []
+        trouble: Exception | None = None
         try:
             faults.point("step.data")
             micro_batches = read()
@@ -74,12 +76,14 @@ class Stepper:
                         scope = scopes.enter_context(modes.training_step(self._model))
                         for micro in micro_batches:
                             with self._world.autocast():
-                                total += self._accumulate(number, micro, num_cells)
+                                losses.append(self._accumulate(number, micro, num_cells))
+                        values = torch.stack(losses).tolist()  # the host waits here, all micro-batches done
+                        self._require_finite_losses(number, values, micro_batches)
                         self._require_finite_gradients(number, micro_batches)
                         scope.check()
                 except Exception as error:
                     trouble = error
-                part = Part(total, self._world.present_gradients(), trouble, received())
+                part = Part(sum(values), self._world.present_gradients(), trouble, received())
                 verdict = self._world.agreement.judge(number, self._model, part)
                 faults.point("step.exchange")
                 self._world.exchange_gradients(verdict.gradients)
@@ -93,18 +97,12 @@ class Stepper:
         num_rows = sum(micro.num_rows for micro in micro_batches)
         return StepResult(verdict.loss / num_cells, norm, num_rows, verdict.signal)
 
-    def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> float:
+    def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> Tensor:
         """Add one micro-batch's gradients; its summed loss comes back."""
         try:
             faults.point("step.forward")
             placed = micro.to(self._world.device)
             loss = span_loss(self._model(placed.batch), placed.targets, self._loss)
-            value = float(loss.total.detach())
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"Step {number}: the loss must be finite, but is {value}, on {micro.describe()}. No parameter has "
-                    "changed. Look at these rows, or lower `optimizer.lr`."
-                )
             faults.point("step.backward")
             self._world.backward(self._objective(loss.total, num_cells))
         except torch.OutOfMemoryError as error:
@@ -113,7 +111,16 @@ class Stepper:
                 "Lower `training.max_batch_tokens` or `training.batch_size` and raise `training.accumulate`, or set "
                 "`training.gradient_checkpointing`."
             ) from error
-        return value
+        return loss.total.detach()
+
+    @staticmethod
+    def _require_finite_losses(number: int, values: Sequence[float], micro_batches: Sequence[MicroBatch]) -> None:
+        for value, micro in zip(values, micro_batches, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"Step {number}: the loss must be finite, but is {value}, on {micro.describe()}. No parameter has "
+                    "changed. Look at these rows, or lower `optimizer.lr`."
+                )
 
     def _objective(self, total: Tensor, num_cells: int) -> Tensor:
         """The part of the objective of all processes that this micro-batch is."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from spanwright import faults, modes
+from spanwright.arguments import checked_labels
 from spanwright.config import DecodeOptions, LossOptions
 from spanwright.data.labels import LabelSampler, label_inventory
 from spanwright.entities import Example
 from spanwright.evaluation import Answer, Asked, Report, asked_of, judge, predict
-from spanwright.extractor import Extractor, checked_labels
+from spanwright.extractor import Extractor
 from spanwright.losses import span_loss
 from spanwright.training.world import World
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from spanwright.model.lstm import BiLSTM, GradSafeLSTM
 
@@ -99,3 +99,16 @@ def test_dropout_acts_between_layers_and_can_be_repeated():
     assert not torch.equal(first, lstm(words, (4, 4)))
     torch.random.set_rng_state(state)
     assert torch.equal(first, lstm(words, (4, 4)))
+
+
+def test_the_layout_is_that_of_torch_and_its_gradients():
+    torch.manual_seed(0)
+    words, counts = torch.randn(4, 6, 8, requires_grad=True), (3, 6, 1, 3)
+    lstm = BiLSTM(8)
+    output = lstm(words, counts)
+    packed = pack_padded_sequence(words, torch.tensor(counts), batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(lstm.layers[0](packed)[0], batch_first=True, total_length=6)
+    assert torch.equal(output, expected)
+    weights = torch.randn(output.shape)
+    gradients = [torch.autograd.grad((each * weights).sum(), words)[0] for each in (output, expected)]
+    assert torch.allclose(*gradients, atol=1e-6)

@@ -1,0 +1,93 @@
+"""From rows of words to what the network is asked at a time: windows, groups of labels, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from spanwright.encoding.batch import BatchEncoder
+from spanwright.encoding.targets import Row
+from spanwright.errors import DataError
+from spanwright.text.windows import Window, plan_windows
+
+_BATCH_ROWS = 1024
+_BATCH_SCORES = 1 << 25  # 128 MiB in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One forward's worth of a row: `asked` are the words of `window` and a group of labels; cost in subtokens."""
+
+    row: int
+    window: Window
+    asked: Row
+    cost: int
+
+
+def questions_of(encoder: BatchEncoder, index: int, row: Row) -> Iterator[Question]:
+    """What to ask the network about row `index`: each window of it, with each group of labels that fits a prompt.
+
+    Raises:
+        DataError: as `label_groups`.
+
+    """
+    if not row.words or not row.labels:
+        return
+    config = encoder.config
+    overlap = min(max(2 * config.max_width, config.max_words // 8), config.max_words // 2)
+    costs = encoder.costs(row.words)
+    for labels in label_groups(encoder, row.labels, row.relations):
+        prompt = len(encoder.prompt(labels, row.relations).ids)
+        room = encoder.room(labels, row.relations)
+        for window in plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap):
+            asked = Row(row.words[window.start : window.end], labels, row.relations)
+            yield Question(index, window, asked, prompt + sum(costs[window.start : window.end]))
+
+
+def label_groups(
+    encoder: BatchEncoder, labels: tuple[str, ...], relations: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
+    """`labels` whole, or in groups whose prompts leave half of the transformer's positions to the words.
+
+    Raises:
+        DataError: a label alone does not fit, or labels and relations do not: relations between two groups' entities
+            would be lost.
+
+    """
+    limit = encoder.max_positions
+    if limit is None or len(encoder.prompt(labels, relations).ids) <= limit // 2:
+        return [labels]
+    if relations:
+        raise DataError(
+            f"Labels and relations asked together must fit half of the model's {limit} positions, but these "
+            f"{len(labels)} labels and {len(relations)} relations do not. Ask for fewer at a time."
+        )
+    groups: list[tuple[str, ...]] = []
+    group: tuple[str, ...] = ()
+    for label in labels:
+        if len(encoder.prompt((label,)).ids) > limit // 2:
+            raise DataError(f"A label must fit half of the model's {limit} positions, but {label[:60]!r}... does not.")
+        if group and len(encoder.prompt((*group, label)).ids) > limit // 2:
+            groups.append(group)
+            group = ()
+        group = (*group, label)
+    return [*groups, group]
+
+
+def batches_of(questions: Iterable[Question], *, max_tokens: int, max_width: int) -> Iterator[list[Question]]:
+    """Questions of similar cost together, longest first, so that memory peaks at once and little is padding.
+
+    A batch keeps below `max_tokens` subtokens and a fixed number of scores (words times labels times widths).
+    """
+    batch: list[Question] = []
+    words = labels = 0
+    for question in sorted(questions, key=lambda question: -question.cost):
+        words, labels = max(words, len(question.asked.words)), max(labels, len(question.asked.labels))
+        rows = len(batch) + 1
+        full = len(batch) == _BATCH_ROWS or rows * words * labels * max_width > _BATCH_SCORES
+        if batch and (full or rows * batch[0].cost > max_tokens):
+            yield batch
+            batch, words, labels = [], len(question.asked.words), len(question.asked.labels)
+        batch.append(question)
+    if batch:
+        yield batch
