@@ -174,9 +174,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_choice("subtoken_pooling", self.subtoken_pooling, Pooling)
         require_choice("word_splitter", self.word_splitter, Splitter)
-        require(
-            self.hidden_size > 0 and self.hidden_size % 2 == 0, "hidden_size", "be even and positive", self.hidden_size
-        )
+        require(self.hidden_size > 0, "hidden_size", "be positive", self.hidden_size)
+        halved = self.num_rnn_layers > 0 and not self.is_bi_encoder  # between the LSTM's two directions
+        require(not halved or self.hidden_size % 2 == 0, "hidden_size", "be even with an LSTM", self.hidden_size)
         require(self.max_width >= 1, "max_width", "be at least 1", self.max_width)
         require(self.max_words >= 1, "max_words", "be at least 1", self.max_words)
         require(self.num_rnn_layers >= 0, "num_rnn_layers", "be 0 or more", self.num_rnn_layers)

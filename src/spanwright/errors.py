@@ -18,6 +18,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
+_LISTED = 20  # names that an error shows
+
 
 class SpanwrightError(Exception):
     """Base of all errors that Spanwright raises on purpose."""
@@ -58,10 +60,13 @@ class TrainingError(SpanwrightError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The ending of an error about an unknown `name`: the nearest known one, or all of them."""
-    names = sorted(known)
+    """The ending of an error about an unknown `name`: the nearest known one, or all of them, or the first of many."""
+    names = sorted(filter(None, known))
     close = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean `{close[0]}`?" if close else f"Known are: {', '.join(names)}."
+    if close:
+        return f"Did you mean `{close[0]}`?"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"Known are: {', '.join(names[:_LISTED])}{more}."
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:
@@ -75,4 +80,6 @@ def require_choice(name: str, value: object, choices: Any) -> None:
     allowed = get_args(choices)
     if value not in allowed:
         listed = ", ".join(repr(choice) for choice in allowed)
-        raise ConfigError(f"`{name}` must be one of {listed}, but is {value!r}. {nearest(str(value), allowed)}")
+        close = difflib.get_close_matches(str(value), [str(choice) for choice in allowed], n=1)
+        meant = f" Did you mean `{close[0]}`?" if close else ""
+        raise ConfigError(f"`{name}` must be one of {listed}, but is {value!r}.{meant}")

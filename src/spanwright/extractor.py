@@ -13,7 +13,7 @@ import torch
 
 from spanwright import modes
 from spanwright.arguments import checked_labels, chosen_device, chosen_dtype, labels_per_text, require_texts
-from spanwright.checkpoint import Package, load_package, local_folder, save_package
+from spanwright.checkpoint import Package, fetch_package, save_package
 from spanwright.config import DecodeOptions
 from spanwright.decoding import Selection, between, named, relation_candidates, resolve
 from spanwright.encoding import BatchEncoder, Question, Row, batches_of, questions_of
@@ -60,7 +60,7 @@ class Extractor:
             ConfigError: the device or the dtype is none.
 
         """
-        package = load_package(local_folder(name, revision=revision, variant=variant), variant=variant)
+        package, _ = fetch_package(name, revision=revision, variant=variant)
         package.model.to(chosen_device(device), chosen_dtype(dtype))
         return cls(package)
 

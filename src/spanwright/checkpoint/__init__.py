@@ -2,11 +2,20 @@
 
 from spanwright.checkpoint.hub import local_folder
 from spanwright.checkpoint.inspect import Inspection, inspect_package
-from spanwright.checkpoint.package import Package, is_package, load_package, new_package, pack, save_package
+from spanwright.checkpoint.package import (
+    Package,
+    fetch_package,
+    is_package,
+    load_package,
+    new_package,
+    pack,
+    save_package,
+)
 
 __all__ = [
     "Inspection",
     "Package",
+    "fetch_package",
     "inspect_package",
     "is_package",
     "load_package",

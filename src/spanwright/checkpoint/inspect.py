@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from spanwright.model import GLiNER
 from spanwright.model.disentangled import BandedAttention
 
 _CARD = "README.md"
-_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:\s*(.+?)\s*\n(?:.*\n)*?---\n")
 _PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "tokens", "spans", "relations")
 
 
@@ -65,7 +63,6 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
         counts[name.split(".")[0]] += parameter.numel()
     card = folder / _CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
-    licence = _LICENCE.match(text) if text else None
     markers = {} if config.is_bi_encoder else {"entity": config.entity_token, "separator": config.separator_token}
     if config.finds_relations:
         markers["relation"] = config.relation_token
@@ -91,8 +88,8 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
             for path in sorted(folder.rglob("*"))
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         },
-        unused=package.unused,
-        licence=licence[1].strip("\"'") if licence else None,
+        unused=tuple(package.unused),
+        licence=_licence(text or ""),
         card=_CARD if text else None,
     )
 
@@ -106,6 +103,17 @@ def _choices(model: GLiNER) -> dict[str, str]:
         "dtype": "float32, the answers of training; float16 is faster on a GPU",
         "attention": "banded, the same numbers as transformers' DeBERTa" if banded else f"{kind}, of transformers",
     }
+
+
+def _licence(card: str) -> str | None:
+    """What a model card's front matter says of the licence."""
+    from huggingface_hub import RepoCard
+
+    try:
+        licence = RepoCard(card, ignore_metadata_errors=True).data.to_dict().get("license")  # type: ignore[no-untyped-call]
+    except ValueError:  # a front matter that is none
+        return None
+    return ", ".join(map(str, licence)) if isinstance(licence, list) else None if licence is None else str(licence)
 
 
 def _stored_types(folder: Path, variant: str | None) -> dict[str, int]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +18,7 @@ from spanwright import modes
 from spanwright.checkpoint import published
 from spanwright.checkpoint.adapters import without_adapters
 from spanwright.checkpoint.files import staged_folder
+from spanwright.checkpoint.hub import local_folder
 from spanwright.checkpoint.weights import load_into, read_weights, require_content, write_weights
 from spanwright.config import ModelConfig, NewModelOptions
 from spanwright.encoding import BatchEncoder, Subtokens
@@ -36,14 +37,15 @@ _FILLER_TOKEN = "[FLERT]"  # published models carry this token before their two 
 class Package:
     """A network, the encoder that feeds it, and the tokenizers that are saved with it.
 
-    `unused` names tensors of the file that published models of this kind carry and never run.
+    `unused`: tensors of the file that published models of this kind carry and never run; they are written back, since
+    gliner builds those parts.
     """
 
     model: GLiNER
     encoder: BatchEncoder
     tokenizer: PreTrainedTokenizerBase
     label_tokenizer: PreTrainedTokenizerBase | None = None
-    unused: tuple[str, ...] = ()
+    unused: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def is_package(folder: Path) -> bool:
@@ -51,10 +53,11 @@ def is_package(folder: Path) -> bool:
     return (folder / published.CONFIG_FILE).is_file()
 
 
-def load_package(folder: Path, *, variant: str | None = None) -> Package:
+def load_package(folder: Path, *, variant: str | None = None, online: bool = False) -> Package:
     """The package in a folder, on the CPU, in float32, in evaluation mode and untold.
 
-    Nothing is run that the folder contains, nothing is asked of a network, and the global random state stays.
+    Nothing is run that the folder contains, and the global random state stays. Nothing is asked of a network, unless
+    `online`: then an encoder's configuration and tokenizer, where the folder leaves them out.
 
     Raises:
         CheckpointError: a file is absent or damaged, the architecture is another, or weights are missing or unexpected.
@@ -64,11 +67,11 @@ def load_package(folder: Path, *, variant: str | None = None) -> Package:
     config = published.config_from_published(values, str(folder))
     state = read_weights(folder, variant=variant)
     with _quiet_transformers():
-        tokenizer = _load_tokenizer(folder, config.backbone)
+        tokenizer = _load_tokenizer(folder, config.backbone, online=online)
         label_tokenizer = None
         if config.label_backbone is not None:
-            label_tokenizer = _load_tokenizer(folder / LABEL_TOKENIZER, config.label_backbone)
-        config = _completed(config, tokenizer, folder)
+            label_tokenizer = _load_tokenizer(folder / LABEL_TOKENIZER, config.label_backbone, online=online)
+        config = _completed(config, tokenizer, folder, online=online)
         if not config.is_bi_encoder:
             if not {"num_rnn_layers", "has_rnn"} & values.keys():  # the oldest configurations say nothing of it
                 config = replace(config, num_rnn_layers=published.rnn_layers_in(state))
@@ -123,7 +126,7 @@ def save_package(package: Package, folder: Path) -> None:
     """
     size = sum(value.numel() * value.element_size() for value in package.model.state_dict().values())
     with modes.inference(package.model), staged_folder(folder, num_bytes=size) as staging:
-        write_weights(without_adapters(package.model), staging)
+        write_weights(without_adapters(package.model), staging, package.unused)
         package.tokenizer.save_pretrained(staging)
         if package.label_tokenizer is not None:
             package.label_tokenizer.save_pretrained(staging / LABEL_TOKENIZER)
@@ -149,11 +152,23 @@ def pack(
     return Package(model, encoder, tokenizer, label_tokenizer)
 
 
-def _load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    source: str | Path = folder if (folder / "tokenizer_config.json").is_file() else name
+def fetch_package(name: str | Path, *, revision: str | None = None, variant: str | None = None) -> tuple[Package, Path]:
+    """The model in a folder, or of that name on the hub, and the folder that it is in.
+
+    Raises:
+        CheckpointError: as `local_folder` and `load_package`.
+
+    """
+    folder = local_folder(name, revision=revision, variant=variant)
+    return load_package(folder, variant=variant, online=folder != Path(name).expanduser()), folder
+
+
+def _load_tokenizer(folder: Path, name: str, *, online: bool) -> PreTrainedTokenizerBase:
+    own = any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json"))
+    source: str | Path = folder if own else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=own or not online, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{folder} must hold its tokenizer, but none can be read from {source}: {reason}. "
@@ -164,13 +179,14 @@ def _load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> ModelConfig:
+def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: Path, *, online: bool) -> ModelConfig:
     """`config` with what older checkpoints leave to the reader: the backbone's configuration, markers, their ids."""
     if not config.backbone_config:
-        config = replace(config, backbone_config=_known_config(config.backbone, "encoder_config", folder))
+        found = _known_config(config.backbone, "encoder_config", folder, online=online)
+        config = replace(config, backbone_config=found)
     if config.label_backbone is not None:  # the text's vocabulary has no markers there
         if not config.label_backbone_config:
-            found = _known_config(config.label_backbone, "labels_encoder_config", folder)
+            found = _known_config(config.label_backbone, "labels_encoder_config", folder, online=online)
             config = replace(config, label_backbone_config=found)
         return config
     if config.entity_token_id < 0 or (config.finds_relations and config.relation_token_id < 0):
@@ -183,6 +199,7 @@ def _completed(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: 
     for key, marker in ids.items():
         if not 0 <= marker < size:
             raise CheckpointError(f"{folder}: `{key}` must lie within the vocabulary of {size}, but is {marker}.")
+    _require_markers(config, tokenizer, folder)
     return replace(config, vocab_size=size, backbone_config={**config.backbone_config, "vocab_size": size})
 
 
@@ -201,9 +218,23 @@ def _marker_ids(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> dict
     return ids
 
 
-def _known_config(name: str, key: str, folder: Path) -> dict[str, Any]:
+def _require_markers(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The tokenizer must have the markers where the model expects them; one that came without them is given them."""
+    wanted = [config.entity_token, config.separator_token] + [config.relation_token] * config.finds_relations
+    if any(marker not in tokenizer.get_vocab() for marker in wanted):
+        tokenizer.add_special_tokens({"additional_special_tokens": _markers(config)})
+    ids = _marker_ids(config, tokenizer)
+    for field_name, found in ids.items():
+        if found != (expected := getattr(config, field_name)):
+            raise CheckpointError(
+                f"{folder} must come with the tokenizer that it was trained with, whose markers begin at {expected}, "
+                f"but in this one they begin at {found}. Copy that tokenizer's files into the folder."
+            )
+
+
+def _known_config(name: str, key: str, folder: Path, *, online: bool) -> dict[str, Any]:
     try:
-        config = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, local_files_only=not online, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder} must say what its encoder is, but `{key}` is empty and {name} is not on "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from spanwright.config import ModelConfig
-from spanwright.errors import CheckpointError, ConfigError
+from spanwright.errors import CheckpointError, ConfigError, require
 
 CONFIG_FILE = "gliner_config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -46,6 +47,20 @@ _RELATION_FIELDS = {
     "relation_token_id": "rel_token_index",
     "relation_at_marker": "embed_rel_token",
 }
+# numbers, which training YAMLs may have written as strings
+_NUMBERS: dict[str, type] = {
+    "hidden_size": int,
+    "max_width": int,
+    "max_words": int,
+    "num_rnn_layers": int,
+    "vocab_size": int,
+    "entity_token_id": int,
+    "relation_token_id": int,
+    "num_fusion_layers": int,
+    "dropout": float,
+    "rnn_dropout": float,
+}
+_DEFAULT_BACKBONE = "microsoft/deberta-v3-small"  # of configurations that name none
 _OWN_SPLITTER = (
     "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
 )
@@ -114,16 +129,28 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
     if "adjacency" in ours:
         layer = str(ours["adjacency"]).lower()
         ours |= {"adjacency": {"attn": "attention"}.get(layer, layer), "span_head": False, "label_backbone": None}
-    numbers = {"hidden_size": int, "max_width": int, "max_words": int, "num_rnn_layers": int, "dropout": float}
-    numbers |= {"vocab_size": int, "entity_token_id": int, "num_fusion_layers": int, "rnn_dropout": float}
-    numbers |= {"relation_token_id": int}
+    ours.setdefault("backbone", _DEFAULT_BACKBONE)
     try:
-        for name, kind in numbers.items():
-            if isinstance(ours.get(name), str):  # training YAMLs wrote some numbers as strings
-                ours[name] = kind(ours[name])
+        for name in ours.keys() & {"backbone_config", "label_backbone_config"}:
+            require(isinstance(ours[name], Mapping), name, "be an object", ours[name])
+        for name in ours.keys() & _NUMBERS.keys():
+            ours[name] = _number(ours[name], _NUMBERS[name], name)
         return ModelConfig(published=rest, **ours)
     except (ConfigError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{place}: {error}") from None
+        names = _FIELDS | _RELATION_FIELDS
+        told = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", str(error))
+        raise CheckpointError(f"{place}: {told}") from None
+
+
+def _number(value: Any, kind: type, name: str) -> Any:
+    """A number as a JSON or a training YAML may write it: 12, 12.0 or "12"."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if isinstance(value, bool) or not math.isfinite(number) or (kind is int and number != int(number)):
+        raise ConfigError(f"`{name}` must be a {'whole ' * (kind is int)}number, but is {value!r}.")
+    return kind(number)
 
 
 def config_to_published(config: ModelConfig) -> dict[str, Any]:
@@ -182,8 +209,9 @@ def _require_built(values: Mapping[str, Any], place: str) -> None:
     if values.get("model_type") == "gliner_streaming_span":
         raise CheckpointError(f"{place} holds a streaming model (causal), which Spanwright does not build. Use gliner.")
     for key, (name, plain) in _NOT_BUILT.items():
+        if key == "labels_decoder" and values.get("relations_layer") is not None:
+            continue  # gliner builds the relation model then
         if key in values and values[key] not in plain:
             raise CheckpointError(
-                f"{place} holds a model with {name} (`{key}` is {values[key]!r}), which Spanwright does not build. "
-                "Use gliner for it."
+                f"{place} holds a model with {name} (`{key}`), which Spanwright does not build. Use gliner for it."
             )

@@ -30,6 +30,8 @@ def weight_files(folder: Path, *, variant: str | None = None) -> list[Path]:
 
     """
     if variant is not None:
+        if not variant.isalnum():
+            raise CheckpointError(f'`variant` must be a name such as "fp16" or "bf16", but is {variant!r}.')
         path = folder / f"model.{variant}.safetensors"
         if not path.is_file():
             raise CheckpointError(f"{folder} must hold {path.name}, but does not. Load it without `variant`.")
@@ -122,16 +124,18 @@ def _unpickled(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} must hold weights and nothing else, but cannot be read: {reason}") from None
+        if "weights_only" in str(error) or isinstance(error, pickle.UnpicklingError):
+            reason = "it is damaged, or holds objects or code beside tensors, which are never loaded"
+        raise CheckpointError(f"{path} must hold weights and nothing else, but cannot be read: {reason}.") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} must hold a state dict of tensors, but holds something else.")
     return state
 
 
-def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> tuple[str, ...]:
+def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> State:
     """Copy published tensors into `model`, every one and no other.
 
-    The names come back of tensors that published models of this configuration carry and never run.
+    What comes back are tensors that published models of this configuration carry and never run.
 
     Raises:
         CheckpointError: a parameter is missing, unexpected or of another shape; all are named.
@@ -140,11 +144,16 @@ def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> tuple
     own = model.state_dict()
     renamed: State = {}
     unexpected: list[str] = []
-    unused: list[str] = []
+    unused: State = {}
+    if any(".lora_" in name for name in state):
+        raise CheckpointError(
+            f"Checkpoint {folder} must hold whole weights, but holds adapters (LoRA) beside its encoder. Load it with "
+            "gliner, merge them (`merge_and_unload`) and save it again."
+        )
     for name, value in state.items():
         ours = published.from_published(name)
         if published.is_never_used(name, model.config):
-            unused.append(name)
+            unused[name] = value
         elif ours in own:
             renamed[ours] = value
         elif not published.is_harmless(name):
@@ -156,12 +165,18 @@ def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> tuple
         for n, v in renamed.items()
         if v.shape != own[n].shape
     ]
+    mistyped = [
+        f"{published.to_published(n)} ({v.dtype} in the file)"
+        for n, v in renamed.items()
+        if v.is_floating_point() != own[n].is_floating_point()
+    ]
     problems = [
         f"{verb} {len(names)} parameter{'s' if len(names) > 1 else ''}: {_listed(names)}"
         for verb, names in [
             ("lacks", [published.to_published(n) for n in missing]),
             ("has an unknown place for", unexpected),
             ("has the wrong shape for", misshapen),
+            ("has the wrong type for", mistyped),
         ]
         if names
     ]
@@ -170,14 +185,17 @@ def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> tuple
             f"Checkpoint {folder} {'; it '.join(problems)}. Its configuration describes another model."
         )
     model.load_state_dict(renamed, strict=False)
-    return tuple(unused)
+    return unused
 
 
-def write_weights(model: nn.Module, folder: Path) -> None:
-    """Write `model.safetensors` under published names. A tied tensor is stored once; metadata names its aliases."""
+def write_weights(model: nn.Module, folder: Path, unused: Mapping[str, Tensor]) -> None:
+    """Write `model.safetensors` under published names, with the `unused` tensors that it came with.
+
+    A tied tensor is stored once; metadata names its aliases.
+    """
     own = model.state_dict()
     tied = _tied_groups(own)
-    stored: State = {}
+    stored: State = dict(unused)
     metadata = {"format": "pt"}
     for name, value in own.items():
         kept = min(tied[name])

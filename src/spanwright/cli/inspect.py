@@ -14,11 +14,11 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Architecture, encoder, parameters by part, limits, markers, files with their hashes, licence. Runs nothing."""
-    from spanwright.checkpoint import inspect_package, load_package, local_folder
+    from spanwright.checkpoint import fetch_package, inspect_package
     from spanwright.cli.show import print_inspection, print_json
 
-    folder = local_folder(model, revision=revision, variant=variant)
-    found = inspect_package(load_package(folder, variant=variant), folder, variant=variant)
+    package, folder = fetch_package(model, revision=revision, variant=variant)
+    found = inspect_package(package, folder, variant=variant)
     if as_json:
         print_json(found.to_dict())
     else:

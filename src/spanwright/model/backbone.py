@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from spanwright.errors import CheckpointError, ConfigError, nearest
 from spanwright.model import disentangled
@@ -16,6 +19,10 @@ from spanwright.model.fusion import LayerFusion
 
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
 _UNIT = 8  # subtokens
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+# what a checkpoint must not decide: code of its own, and kernels, which transformers may fetch from a hub
+_NOT_FOLLOWED = ("auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+_PLAIN_ATTENTION = ("eager", "sdpa")
 
 
 class Backbone(nn.Module):
@@ -62,9 +69,12 @@ class Backbone(nn.Module):
     def max_positions(self) -> int | None:
         """The longest sequence in subtokens that the transformer can read; None where positions are relative."""
         for name, module in self.transformer.named_modules():
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-                # RoBERTa's family counts positions from just after its padding id
-                return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            if not name.endswith(_POSITION_TABLES) or not isinstance(module, nn.Embedding):
+                continue
+            # RoBERTa's family counts positions from just after its padding id
+            found = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            stated = getattr(self.transformer.config, "max_position_embeddings", None)  # BART's table has two rows more
+            return min(found, stated) if isinstance(stated, int) and stated > 0 else found
         return None
 
     def lower_parts(self, num_layers: int) -> list[str]:
@@ -84,28 +94,61 @@ class Backbone(nn.Module):
 
 
 def transformer_config(published: Mapping[str, Any]) -> PretrainedConfig:
-    """The Hugging Face configuration in a published `encoder_config`. Its `auto_map` (remote code) is never followed.
+    """The Hugging Face configuration in a published `encoder_config`.
+
+    Its `auto_map` (remote code) is never followed, nor an attention that is none of torch's.
 
     Raises:
-        CheckpointError: its model type is none that transformers knows.
+        CheckpointError: its model type is none that transformers knows, or reads in one direction only; or a value
+            cannot be meant.
 
     """
-    values = copy.deepcopy({key: value for key, value in published.items() if key != "auto_map"})
+    if not isinstance(published, Mapping):
+        raise CheckpointError(f"The encoder's configuration must be an object, but is {published!r}.")
+    values = _followed(published)
     kind = values.pop("model_type", None) or "deberta-v2"
-    try:
-        return AutoConfig.for_model(kind, **values)
-    except ValueError:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
+    if kind not in CONFIG_MAPPING:
+        name = str(kind)[:40]
         raise CheckpointError(
-            f"The encoder's `model_type` must be one that transformers knows, but is {kind!r}. "
-            f"{nearest(kind, CONFIG_MAPPING.keys()) if len(kind) < 40 else ''} Code in a checkpoint is never run."
-        ) from None
+            f"The encoder's `model_type` must be one that transformers knows, but is {name!r}. "
+            f"{nearest(name, CONFIG_MAPPING.keys())} Code in a checkpoint is never run."
+        )
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in (*MODEL_FOR_MASKED_LM_MAPPING_NAMES, "xlnet"):
+        raise CheckpointError(
+            f"The encoder must read in both directions, but {kind} is a causal model. Use gliner, with llm2vec."
+        )
+    with _as_checkpoint_error("configuration"):
+        return AutoConfig.for_model(kind, **values)
 
 
 def build_transformer(config: PretrainedConfig) -> PreTrainedModel:
-    """The encoder of `config` with random weights; of an encoder-decoder family, the encoder half."""
+    """The encoder of `config` with random weights; of an encoder-decoder family, the encoder half.
+
+    Raises:
+        CheckpointError: there is no such network.
+
+    """
     kind = ENCODER_HALVES.get(config.model_type)
-    if kind is not None:
-        return kind(config)
-    return AutoModel.from_config(config, trust_remote_code=False)
+    with _as_checkpoint_error("network"):
+        return AutoModel.from_config(config, trust_remote_code=False) if kind is None else kind(config)
+
+
+def _followed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A deep copy without what a checkpoint must not decide, at any depth."""
+    return {
+        key: _followed(value) if isinstance(value, Mapping) else copy.deepcopy(value)
+        for key, value in values.items()
+        if key not in _NOT_FOLLOWED or value in _PLAIN_ATTENTION
+    }
+
+
+@contextmanager
+def _as_checkpoint_error(what: str) -> Iterator[None]:
+    """Transformers raises whatever comes up where a configuration cannot be meant."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"The encoder's configuration must describe a {what} that transformers can build, but does not: {reason}"
+        ) from None

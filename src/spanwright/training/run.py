@@ -146,7 +146,7 @@ def load_or_make(name: str | Path, options: NewModelOptions, *, seed: int) -> Ex
     """
     folder = local_folder(name)
     if is_package(folder):
-        return Extractor.from_pretrained(folder, device="cpu")
+        return Extractor.from_pretrained(name, device="cpu")
     return Extractor(new_package(folder, options, seed=seed))
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from spanwright import CheckpointError, DecodeOptions, Extractor
 from spanwright.checkpoint import load_package, local_folder, new_package
 from spanwright.config import NewModelOptions
-from support.tiny import FAMILIES, LABELS, RELATIONS, SENTENCES, bi_encoder, tiny_extractor
+from support.tiny import FAMILIES, LABELS, RELATIONS, SENTENCES, bi_encoder, plain_tokenizer, tiny_extractor
 
 CONFIG = "gliner_config.json"
 
@@ -31,6 +31,11 @@ def rewrite(folder: Path, **changes) -> None:
     config = json.loads((folder / CONFIG).read_text())
     config.update(changes)
     (folder / CONFIG).write_text(json.dumps({k: v for k, v in config.items() if v != "absent"}))
+
+
+def encoder(folder: Path, **changes) -> None:
+    values = json.loads((folder / CONFIG).read_text())["encoder_config"]
+    rewrite(folder, encoder_config={**values, **changes})
 
 
 def refused(folder: Path, message: str) -> str:
@@ -92,7 +97,16 @@ def test_nothing_is_asked_of_a_network(folder, monkeypatch):
         (lambda f: rewrite(f, num_rnn_layers=2), "must hold 2 LSTM layer"),
         (lambda f: rewrite(f, hidden_size=26), "has the wrong shape for"),
         (lambda f: rewrite(f, hidden_size=7), "must be even"),
-        (lambda f: rewrite(f, max_width="wide"), "invalid literal"),
+        (lambda f: rewrite(f, max_width="wide"), "`max_width` must be a whole number, but is 'wide'"),
+        (lambda f: rewrite(f, max_len=12.5), "`max_len` must be a whole number"),
+        (lambda f: rewrite(f, encoder_config="bert"), "must be an object"),
+        (lambda f: rewrite(f, encoder_config={"model_type": 5}), "must be one that transformers knows"),
+        (lambda f: encoder(f, num_attention_heads="4"), "that transformers can build"),
+        (lambda f: encoder(f, num_attention_heads=5), "that transformers can build"),
+        (lambda f: encoder(f, hidden_size=-1), "that transformers can build"),
+        (lambda f: encoder(f, hidden_act="nonsense"), "that transformers can build"),
+        (lambda f: encoder(f, model_type="llama"), "must read in both directions"),
+        (lambda f: (f / "tokenizer_config.json").write_text("[]"), "must hold its tokenizer"),
         (lambda f: rewrite(f, class_token_index=10**6), "must lie within the vocabulary"),
         (lambda f: rewrite(f, words_splitter_type="moses"), "must be one of 'whitespace'"),
         (lambda f: rewrite(f, encoder_config={"model_type": "berd"}), "Did you mean `bert`"),
@@ -124,7 +138,7 @@ def test_relation_models_of_the_oldest_kind(tmp_path):
     assert back.extract_relations(*asked) == extractor.extract_relations(*asked)
     assert back.extract_relations(*asked).relations
     for key, message in [
-        ({"triples_layer": "ConvE"}, "`triples` must be one of"),
+        ({"triples_layer": "ConvE"}, "`triples_layer` must be one of"),
         ({"triples_layer": "DistMult"}, "has an unknown place for 4 parameters: pair_rep_layer"),
         ({"triples_layer": None, "relations_layer": "mlp"}, "lacks 4 parameters: relations_rep_layer"),
         ({"relations_layer": "mpl"}, "Did you mean `mlp`"),
@@ -346,7 +360,7 @@ def test_tensors_that_are_never_run_are_named(folder):
     weights["cross_fuser.layers.0.0.pre_norm.weight"] = torch.ones(24)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     rewrite(folder, post_fusion_schema="l2l-t2t")
-    assert load_package(folder).unused == ("cross_fuser.layers.0.0.pre_norm.weight",)
+    assert tuple(load_package(folder).unused) == ("cross_fuser.layers.0.0.pre_norm.weight",)
 
 
 def test_a_second_model_in_the_same_folder_replaces_the_first(tmp_path):
@@ -355,3 +369,50 @@ def test_a_second_model_in_the_same_folder_replaces_the_first(tmp_path):
         extractor.save(tmp_path / "model")
     back = Extractor.from_pretrained(tmp_path / "model", device="cpu")
     assert back.extract(SENTENCES[0], LABELS) == extractor.extract(SENTENCES[0], LABELS)
+
+
+def test_a_checkpoint_does_not_choose_an_attention(folder):
+    """transformers would fetch its kernel from a hub."""
+    expected = Extractor.from_pretrained(folder, device="cpu").extract(SENTENCES[0], LABELS)
+    for key in ("attn_implementation", "_attn_implementation"):
+        encoder(folder, **{key: "somebody/kernel"})
+        back = Extractor.from_pretrained(folder, device="cpu")
+        assert back.model.backbone.transformer.config._attn_implementation in ("eager", "sdpa")
+        assert [e.label for e in back.extract(SENTENCES[0], LABELS)] == [e.label for e in expected]
+
+
+def test_a_tokenizer_without_the_markers_is_given_them_or_refused(tmp_path):
+    extractor = tiny_extractor()
+    extractor.save(tmp_path / "model")
+    plain_tokenizer().save_pretrained(tmp_path / "plain")
+    for path in (tmp_path / "model").glob("*token*"):
+        path.unlink()
+    rewrite(tmp_path / "model", model_name=str(tmp_path / "plain"))
+    back = Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    assert back.extract_many(SENTENCES, LABELS) == extractor.extract_many(SENTENCES, LABELS)
+    other = plain_tokenizer()
+    other.add_tokens(["something", "else"])
+    other.save_pretrained(tmp_path / "plain")
+    refused(tmp_path / "model", "must come with the tokenizer that it was trained with")
+
+
+def test_tensors_that_are_never_run_are_written_back(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["cross_fuser.layers.0.0.pre_norm.weight"] = torch.ones(24)
+    save_file(weights, folder / "model.safetensors")
+    back = Extractor.from_pretrained(folder, device="cpu")
+    assert list(back.package.unused) == ["cross_fuser.layers.0.0.pre_norm.weight"]
+    back.save(folder.parent / "again")
+    written = load_file(folder.parent / "again" / "model.safetensors")
+    assert torch.equal(written["cross_fuser.layers.0.0.pre_norm.weight"], torch.ones(24))
+
+
+def test_adapters_and_other_types_are_called_what_they_are(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {**weights, "token_rep_layer.bert_layer.model.base_model.model.x.lora_A.weight": torch.ones(1)},
+        folder / "model.safetensors",
+    )
+    refused(folder, "holds adapters")
+    save_file({**weights, "prompt_rep_layer.0.bias": torch.ones(96, dtype=torch.int8)}, folder / "model.safetensors")
+    refused(folder, "has the wrong type for 1 parameter: prompt_rep_layer.0.bias")
