@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spanwright import Extractor
-from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
+from support.tiny import FAMILIES, LABELS, SENTENCES, logits_of, tiny_extractor
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
@@ -20,4 +20,5 @@ def test_there_and_back_again(family, safe, tmp_path, load_peer):
     returned = back.model.state_dict()
     for name, value in ours.model.state_dict().items():
         assert torch.equal(value, returned[name]), name
-    assert back.extract(SENTENCES[0], LABELS) == ours.extract(SENTENCES[0], LABELS)
+    words = SENTENCES[0].split()  # attention may be another kernel: gliner writes which
+    torch.testing.assert_close(logits_of(back, words, LABELS), logits_of(ours, words, LABELS))

@@ -9,10 +9,13 @@ from functools import cache
 from typing import Any, get_args
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from spanwright import modes
 from spanwright.checkpoint import Package, pack
 from spanwright.config import Adjacency, ModelConfig, SpanMode
+from spanwright.encoding import Row
 from spanwright.extractor import Extractor
 from spanwright.model import build
 
@@ -217,6 +220,13 @@ def tiny_package(family: str = "bert", *, seed: int = 0, scale: float = 2.0, **c
 def tiny_extractor(family: str = "bert", *, seed: int = 0, **changes: Any) -> Extractor:
     """A random extractor."""
     return Extractor(tiny_package(family, seed=seed, **changes))
+
+
+def logits_of(extractor: Extractor, words: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """What the network says of one row, before anything is decided."""
+    with modes.inference(extractor.model):
+        logits: Tensor = extractor.model(extractor.encoder.encode([Row(tuple(words), tuple(labels))])).logits
+    return logits
 
 
 def random_text(rng: random.Random, num_words: int) -> str:
