@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from spanwright.data.coverage import Account, Coverage, rows_of
+from spanwright.data.coverage import CUT, TOO_WIDE, Account, Coverage, rows_of
 from spanwright.data.load import Tally
 from spanwright.data.records import Defect, RecordReader
 from spanwright.data.source import MAX_LINE, json_line, open_bytes
@@ -22,26 +24,39 @@ from spanwright.text.windows import Window
 from spanwright.text.words import Split
 
 _LISTED = 10_000  # defects kept; all are counted
-Windows = Callable[[Example], Sequence[Window]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How examples become rows: the windows of one, whether it is one row, its cost in subtokens, the widest span."""
+
+    windows: Callable[[Example], Sequence[Window]]
+    is_one_row: Callable[[int, int], bool]  # of cost and words
+    cost_of: Callable[[Example], int]
+    max_width: int | None
 
 
 class IndexedExamples(Sequence[Example]):
-    """The examples of a JSON-lines file, in 12 bytes each.
+    """The examples of a JSON-lines file, in 20 bytes each.
 
-    inventory: all labels that they speak of; losses: as `Loaded.skipped`, the first of them.
+    inventory: all labels that they speak of; losses: as `Loaded.skipped`, the first of them; digest: as `digest_of`.
 
     Raises:
         DataError: as `load_examples`; or, later, the file has changed since it was indexed.
 
     """
 
-    def __init__(self, path: Path, *, split: Split, skip_invalid: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, split: Split, cost_of: Callable[[Example], int], skip_invalid: bool = False
+    ) -> None:
         self._path = path
         self._reader = RecordReader(path, split=split)
         self._offsets = array("Q")
-        self._lines = array("I")
+        self._lines, self.costs, self.num_words = array("I"), array("I"), array("I")
+        self.widths: Counter[int] = Counter()
         self._file: int | None = None
         labels: set[str] = set()
+        digest = hashlib.blake2b(digest_size=8)
         tally = Tally(path, skip_invalid=skip_invalid, limit=_LISTED)
         for number, offset, raw in _lines(path):
             value = json_line(number, raw)
@@ -49,14 +64,20 @@ class IndexedExamples(Sequence[Example]):
                 continue
             record = self._reader.read(value)
             tally.look(record)
-            if record.example is not None:
-                self._offsets.append(offset)
-                self._lines.append(number)
-                labels.update(span.label for span in record.example.spans)
-                labels.update(record.example.labels or (), record.example.negatives)
+            if (example := record.example) is None:
+                continue
+            self._offsets.append(offset)
+            self._lines.append(number)
+            self.costs.append(cost_of(example))
+            self.num_words.append(len(example.words))
+            self.widths.update(span.end - span.start for span in example.spans)
+            labels.update(span.label for span in example.spans)
+            labels.update(example.labels or (), example.negatives)
+            digest.update(_content(example))
         tally.require_readable()
         self.inventory = sorted(labels)
         self.losses: tuple[Defect, ...] = tuple(tally.losses)
+        self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -105,35 +126,30 @@ class IndexedExamples(Sequence[Example]):
 
 
 class IndexedRows(Sequence[Example]):
-    """The training rows of indexed examples. 8 bytes each: which example, and what it costs in subtokens.
+    """The training rows of indexed examples, in 8 bytes each: which example, and its cost in subtokens.
 
-    digest: of all rows, as `digest_of` gives it; coverage: what becomes of the gold spans.
+    Only examples that are more than one row are read for it. coverage: what becomes of the gold spans.
     """
 
-    def __init__(
-        self,
-        examples: IndexedExamples,
-        windows: Windows,
-        cost_of: Callable[[Example], int],
-        *,
-        max_width: int | None,
-    ) -> None:
+    def __init__(self, examples: IndexedExamples, fit: Fit) -> None:
         self._examples = examples
-        self._windows = windows
-        self._max_width = max_width
-        self._places = array("I")
+        self._fit = fit
+        self._places, self.costs = array("I"), array("I")
         self._parts: dict[int, int] = {}  # of rows that are not the first window of their example
-        self.costs = array("I")
-        account, digest = Account(), hashlib.blake2b(digest_size=8)
-        for place, example in enumerate(examples):
-            for part, row in enumerate(account.rows_of(example, windows(example), max_width=max_width)):
+        account = Account()
+        for place, (cost, words) in enumerate(zip(examples.costs, examples.num_words, strict=True)):
+            if fit.is_one_row(cost, words):
+                self._places.append(place)
+                self.costs.append(cost)
+                continue
+            example = examples[place]
+            for part, row in enumerate(account.rows_of(example, fit.windows(example), max_width=fit.max_width)):
                 if part:
                     self._parts[len(self._places)] = part
                 self._places.append(place)
-                self.costs.append(cost_of(row))
-                digest.update(row_content(row))
-        self.coverage: Coverage = account.coverage()
-        self.digest = digest.hexdigest()
+                self.costs.append(fit.cost_of(row))
+        num_cut = account.coverage().lost.get(CUT, 0)
+        self.coverage = _coverage(examples, len(self), fit.max_width, num_cut)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -148,23 +164,30 @@ class IndexedRows(Sequence[Example]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         example = self._examples[self._places[index]]
-        return rows_of(example, self._windows(example), max_width=self._max_width)[self._parts.get(index, 0)]
+        rows = rows_of(example, self._fit.windows(example), max_width=self._fit.max_width)
+        return rows[self._parts.get(index, 0)]
 
 
-def row_content(row: Example) -> bytes:
-    """What a training row is, for a digest."""
-    spans = [(span.start, span.end, span.label) for span in row.spans]
-    return repr((row.word_texts, spans, row.labels, row.negatives)).encode("utf-8", "surrogatepass")
-
-
-def digest_of(rows: Sequence[Example]) -> str:
-    """64 bits of all rows."""
-    if isinstance(rows, IndexedRows):
-        return rows.digest
+def digest_of(examples: Sequence[Example]) -> str:
+    """64 bits of all examples: their words, spans and labels, in their order."""
+    if isinstance(examples, IndexedExamples):
+        return examples.digest
     digest = hashlib.blake2b(digest_size=8)
-    for row in rows:
-        digest.update(row_content(row))
+    for example in examples:
+        digest.update(_content(example))
     return digest.hexdigest()
+
+
+def _content(example: Example) -> bytes:
+    spans = [(span.start, span.end, span.label) for span in example.spans]
+    return repr((example.word_texts, spans, example.labels, example.negatives)).encode("utf-8", "surrogatepass")
+
+
+def _coverage(examples: IndexedExamples, num_rows: int, max_width: int | None, num_cut: int) -> Coverage:
+    num_gold = examples.widths.total()
+    num_wide = sum(num for width, num in examples.widths.items() if max_width is not None and width > max_width)
+    lost = {reason: num for reason, num in ((TOO_WIDE, num_wide), (CUT, num_cut)) if num}
+    return Coverage(len(examples), num_rows, num_gold, num_gold - num_wide - num_cut, lost)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -97,8 +97,7 @@ class Together(Alone):
     the store that they share before it waits, so that the others can say which one is missing.
     """
 
-    def __init__(self, timeout: float, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
         self._size = distributed.get_world_size()

@@ -16,7 +16,7 @@ from spanwright.checkpoint import is_package, local_folder, new_package
 from spanwright.checkpoint.files import refusals
 from spanwright.config import ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
-from spanwright.data.indexed import IndexedExamples, IndexedRows
+from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler, label_inventory
 from spanwright.data.load import load_examples
 from spanwright.data.source import is_json_lines
@@ -88,7 +88,8 @@ def train(
     extractor = model if isinstance(model, Extractor) else load_or_make(model, config.model, seed=config.training.seed)
     split = splitter(extractor.model.config.word_splitter)
     limit = config.training.index_above << 20
-    examples = _read(train, split, skip_invalid, say, index_above=limit)
+    encoder = extractor.encoder
+    examples = _read(train, split, skip_invalid, say, index=(limit, lambda row: row_cost(encoder, row)))
     held_out = None if dev is None else _read(dev, split, skip_invalid, say)
 
     known = examples.inventory if isinstance(examples, IndexedExamples) else label_inventory(examples)
@@ -96,11 +97,11 @@ def train(
     sampler = LabelSampler(known, config.labels, seed=config.training.seed)
     windows = _Windows(extractor, inventory, config.labels.max_labels)
     reach = extractor.model.config.reach
-    rows, coverage = _rows(examples, windows, extractor, reach)
+    rows, coverage = _rows(examples, windows, reach)
     say(str(coverage) + ".")
     if not rows or not inventory:
         raise DataError("The training data must hold at least one sentence and one label, but hold none.")
-    batches = MicroBatches(rows, extractor.encoder, sampler, config.training)
+    batches = MicroBatches(rows, encoder, sampler, config.training, digest=digest_of(examples))
     validator = None
     if held_out is not None:
         if not held_out:
@@ -161,6 +162,14 @@ class _Windows:
                 f"the encoder, but {max_labels} labels may leave {self._room}. Lower it."
             )
 
+    def is_one(self, cost: int, num_words: int) -> bool:
+        """Whether an example of so many subtokens and words is one window."""
+        return 0 < num_words <= self._config.max_words and (self._room is None or cost <= self._room)
+
+    def cost_of(self, row: Example) -> int:
+        """Subtokens of a row's words."""
+        return row_cost(self._encoder, row)
+
     def __call__(self, example: Example) -> Sequence[Window]:
         costs = self._encoder.costs(example.word_texts)
         overlap = min(2 * self._config.max_width, self._config.max_words // 2)
@@ -173,15 +182,16 @@ def _read(
     skip_invalid: bool,
     say: Callable[[str], object],
     *,
-    index_above: int | None = None,
+    index: tuple[int, Callable[[Example], int]] | None = None,
 ) -> Sequence[Example]:
-    """Examples, held or, of a JSON-lines file of more than `index_above` bytes, indexed."""
+    """Examples, held or, of a JSON-lines file of more bytes than `index` says, indexed with the costs that it gives."""
     if not isinstance(data, (str, Path)):
         return list(data)
     path = Path(data)
     examples: Sequence[Example]
-    if index_above is not None and path.is_file() and path.stat().st_size > index_above and is_json_lines(path):
-        examples = indexed = IndexedExamples(path, split=split, skip_invalid=skip_invalid)
+    if index is not None and path.is_file() and path.stat().st_size > index[0] and is_json_lines(path):
+        say(f"{path} has {path.stat().st_size >> 20:,} MiB: its lines are checked and indexed.")
+        examples = indexed = IndexedExamples(path, split=split, cost_of=index[1], skip_invalid=skip_invalid)
         skipped = indexed.losses
     else:
         loaded = load_examples(path, split=split, skip_invalid=skip_invalid)
@@ -195,13 +205,10 @@ def _read(
     return examples
 
 
-def _rows(
-    examples: Sequence[Example], windows: _Windows, extractor: Extractor, reach: int | None
-) -> tuple[Sequence[Example], Coverage]:
+def _rows(examples: Sequence[Example], windows: _Windows, reach: int | None) -> tuple[Sequence[Example], Coverage]:
     """The training rows of examples, held or indexed as these are."""
     if isinstance(examples, IndexedExamples):
-        encoder = extractor.encoder
-        rows = IndexedRows(examples, windows, lambda row: row_cost(encoder, row), max_width=reach)
+        rows = IndexedRows(examples, Fit(windows, windows.is_one, windows.cost_of, reach))
         return rows, rows.coverage
     return training_rows(examples, windows, max_width=reach)
 
