@@ -11,10 +11,11 @@ import torch
 from torch import distributed, nn
 
 from spanwright import ModeError, TrainingError, modes
-from spanwright.training import agreement as agreement_module
-from spanwright.training.agreement import Alone, Part, Together, _bits_of, _float_of, _packed, _unpacked
+from spanwright.training import together as together_module
+from spanwright.training.agreement import Alone, Part
 from spanwright.training.exchange import exchange
 from spanwright.training.shards import gather_weights, load_sharded, shard_optimizer, unsharded
+from spanwright.training.together import Together, _bits_of, _float_of, _packed, _unpacked
 from support.tiny import tiny_extractor
 
 
@@ -125,10 +126,10 @@ def test_an_error_of_the_main_process_is_everyones(together, monkeypatch):
 )
 def test_who_does_not_come_is_named(together, monkeypatch, entry, message, killed):
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(agreement_module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(together_module.time, "sleep", lambda _: None)
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     together._size = 2
-    host = agreement_module.socket.gethostname()
+    host = together_module.socket.gethostname()
 
     class Store:
         def set(self, *_):
