@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 
 def loaded(name):
@@ -27,3 +28,15 @@ def test_the_architectures_on_a_cpu():
     assert difference < 1e-6
     assert errors == 0
     assert dropped
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exact_resume_on_a_cpu():
+    script = loaded("faults_on_gpu")
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        right, told = script.exact_resume("bf16", 1)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert right, told
+    assert "5 of 5 equal bit for bit; a second run repeats: True" in told

@@ -105,6 +105,9 @@ def _serve() -> None:
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    from support.tiny import tiny_tokenizer
+
+    tiny_tokenizer()  # trained once, for all children: training it again gives another vocabulary
     ended: dict[int, int] = {}
     for line in sys.stdin:
         command = json.loads(line)

@@ -204,7 +204,8 @@ def undisturbed(output: str) -> None:
 
 def skipping(output: str) -> None:
     """A broken build: a rank that runs out of memory skips its batch alone, as some trainers do."""
-    from spanwright.training.agreement import Together, Verdict
+    from spanwright.training.agreement import Verdict
+    from spanwright.training.together import Together
 
     Together.judge = lambda self, step, model, part: Verdict(0, part.gradients, part.loss)
     with open_world(config().training, Path(output), "cpu") as world:

@@ -169,10 +169,10 @@ def test_labels_depend_on_seed_epoch_and_index_alone():
 
 def test_batches_hold_every_row_once_within_the_budget():
     costs = [1 + (7 * i) % 40 for i in range(500)]
-    batches = plan_batches(costs, batch_size=8, max_tokens=100, seed=0, epoch=0)
+    batches = list(plan_batches(costs, batch_size=8, max_tokens=100, seed=0, epoch=0))
     assert sorted(i for batch in batches for i in batch) == list(range(500))
     assert all(len(b) <= 8 and (len(b) == 1 or len(b) * max(costs[i] for i in b) <= 100) for b in batches)
     padded = sum(len(b) * max(costs[i] for i in b) for b in batches)
     assert padded < 1.15 * sum(costs)
-    assert batches != plan_batches(costs, batch_size=8, max_tokens=100, seed=0, epoch=1)
-    assert plan_batches([500], batch_size=8, max_tokens=100, seed=0, epoch=0) == [[0]]
+    assert batches != list(plan_batches(costs, batch_size=8, max_tokens=100, seed=0, epoch=1))
+    assert list(plan_batches([500], batch_size=8, max_tokens=100, seed=0, epoch=0)) == [[0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +59,7 @@ class Account:
     def __init__(self) -> None:
         self._num_examples = self._num_rows = self._num_gold = self._num_relations = self._num_relations_learnt = 0
         self._lost: Counter[str] = Counter()
+        self.num_relations_cut = 0  # those that would fit, but no window holds
 
     def rows_of(self, example: Example, windows: Sequence[Window], *, max_width: int | None) -> list[Example]:
         """The rows of one example, counted."""
@@ -72,8 +75,11 @@ class Account:
         self._num_gold += len(example.spans)
         self._lost[TOO_WIDE] += len(example.spans) - len(narrow)
         self._lost[CUT] += sum(span not in reached for span in narrow)
-        self._num_relations += len(set(example.relations))
+        relations = set(example.relations)
+        self._num_relations += len(relations)
         self._num_relations_learnt += len(related)
+        widest = sys.maxsize if max_width is None else max_width
+        self.num_relations_cut += sum(width_of(relation) <= widest for relation in relations) - len(related)
         return rows
 
     def coverage(self) -> Coverage:
@@ -93,6 +99,14 @@ def rows_of(example: Example, windows: Sequence[Window], *, max_width: int | Non
         row = _with_relatable(example.with_spans(inside))
         rows.append(_slice(row, window) if len(windows) > 1 else row)
     return rows
+
+
+def width_of(relation: SpanRelation) -> float:
+    """The wider of both ends, in words; infinite where they are the same, which nothing can learn."""
+    head, tail = relation.head, relation.tail
+    if (head.start, head.end) == (tail.start, tail.end):
+        return math.inf
+    return max(head.end - head.start, tail.end - tail.start)
 
 
 def _narrow(example: Example, max_width: int | None) -> list[Span]:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from spanwright.data.coverage import Account, Coverage, rows_of
+from spanwright.data.coverage import CUT, TOO_WIDE, Account, Coverage, rows_of, width_of
 from spanwright.data.labels import label_inventory, relation_inventory
 from spanwright.data.load import Tally
 from spanwright.data.notes import Defect
@@ -24,27 +27,42 @@ from spanwright.text.windows import Window
 from spanwright.text.words import Split
 
 _LISTED = 10_000  # defects kept; all are counted
-Windows = Callable[[Example], Sequence[Window]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How examples become rows: the windows of one, whether it is one row, its cost in subtokens, the widest span."""
+
+    windows: Callable[[Example], Sequence[Window]]
+    is_one_row: Callable[[int, int], bool]  # of cost and words
+    cost_of: Callable[[Example], int]
+    max_width: int | None
 
 
 class IndexedExamples(Sequence[Example]):
-    """The examples of a JSON-lines file, in 12 bytes each.
+    """The examples of a JSON-lines file, in 20 bytes each.
 
-    inventory, relations: all labels and relations that they speak of; losses: as `Loaded.skipped`, the first of them.
+    inventory, relations: all labels and relations that they speak of; losses: as `Loaded.skipped`, the first of them;
+    digest: as `digest_of`.
 
     Raises:
         DataError: as `load_examples`; or, later, the file has changed since it was indexed.
 
     """
 
-    def __init__(self, path: Path, *, split: Split, skip_invalid: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, split: Split, cost_of: Callable[[Example], int], skip_invalid: bool = False
+    ) -> None:
         self._path = path
         self._reader = RecordReader(path, split=split)
         self._offsets = array("Q")
-        self._lines = array("I")
+        self._lines, self.costs, self.num_words = array("I"), array("I"), array("I")
+        self.widths: Counter[int] = Counter()
+        self.relation_widths: Counter[float] = Counter()
         self._file: int | None = None
         labels: set[str] = set()
         relations: set[str] = set()
+        digest = hashlib.blake2b(digest_size=8)
         tally = Tally(path, skip_invalid=skip_invalid, limit=_LISTED)
         for number, offset, raw in _lines(path):
             value = json_line(number, raw)
@@ -52,15 +70,22 @@ class IndexedExamples(Sequence[Example]):
                 continue
             record = self._reader.read(value)
             tally.look(record)
-            if record.example is not None:
-                self._offsets.append(offset)
-                self._lines.append(number)
-                labels.update(label_inventory([record.example]))
-                relations.update(relation_inventory([record.example]))
+            if (example := record.example) is None:
+                continue
+            self._offsets.append(offset)
+            self._lines.append(number)
+            self.costs.append(cost_of(example))
+            self.num_words.append(len(example.words))
+            self.widths.update(span.end - span.start for span in example.spans)
+            self.relation_widths.update(map(width_of, set(example.relations)))
+            labels.update(label_inventory([example]))
+            relations.update(relation_inventory([example]))
+            digest.update(_content(example))
         tally.require_readable()
         self.inventory = sorted(labels)
         self.relations = sorted(relations)
         self.losses: tuple[Defect, ...] = tuple(tally.losses)
+        self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -109,35 +134,29 @@ class IndexedExamples(Sequence[Example]):
 
 
 class IndexedRows(Sequence[Example]):
-    """The training rows of indexed examples. 8 bytes each: which example, and what it costs in subtokens.
+    """The training rows of indexed examples, in 8 bytes each: which example, and its cost in subtokens.
 
-    digest: of all rows, as `digest_of` gives it; coverage: what becomes of the gold spans.
+    Only examples that are more than one row are read for it. coverage: what becomes of the gold spans.
     """
 
-    def __init__(
-        self,
-        examples: IndexedExamples,
-        windows: Windows,
-        cost_of: Callable[[Example], int],
-        *,
-        max_width: int | None,
-    ) -> None:
+    def __init__(self, examples: IndexedExamples, fit: Fit) -> None:
         self._examples = examples
-        self._windows = windows
-        self._max_width = max_width
-        self._places = array("I")
+        self._fit = fit
+        self._places, self.costs = array("I"), array("I")
         self._parts: dict[int, int] = {}  # of rows that are not the first window of their example
-        self.costs = array("I")
-        account, digest = Account(), hashlib.blake2b(digest_size=8)
-        for place, example in enumerate(examples):
-            for part, row in enumerate(account.rows_of(example, windows(example), max_width=max_width)):
+        account = Account()
+        for place, (cost, words) in enumerate(zip(examples.costs, examples.num_words, strict=True)):
+            if fit.is_one_row(cost, words):
+                self._places.append(place)
+                self.costs.append(cost)
+                continue
+            example = examples[place]
+            for part, row in enumerate(account.rows_of(example, fit.windows(example), max_width=fit.max_width)):
                 if part:
                     self._parts[len(self._places)] = part
                 self._places.append(place)
-                self.costs.append(cost_of(row))
-                digest.update(row_content(row))
-        self.coverage: Coverage = account.coverage()
-        self.digest = digest.hexdigest()
+                self.costs.append(fit.cost_of(row))
+        self.coverage = _coverage(examples, len(self), fit.max_width, account)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -152,26 +171,37 @@ class IndexedRows(Sequence[Example]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         example = self._examples[self._places[index]]
-        return rows_of(example, self._windows(example), max_width=self._max_width)[self._parts.get(index, 0)]
+        rows = rows_of(example, self._fit.windows(example), max_width=self._fit.max_width)
+        return rows[self._parts.get(index, 0)]
 
 
-def row_content(row: Example) -> bytes:
-    """What a training row is, for a digest."""
-    spans = [(span.start, span.end, span.label) for span in row.spans]
-    content: tuple[object, ...] = (row.word_texts, spans, row.labels, row.negatives)
-    if row.gold_relations is not None:
-        content += (row.gold_relations,)
+def digest_of(examples: Sequence[Example]) -> str:
+    """64 bits of all examples: their words, spans and labels, in their order."""
+    if isinstance(examples, IndexedExamples):
+        return examples.digest
+    digest = hashlib.blake2b(digest_size=8)
+    for example in examples:
+        digest.update(_content(example))
+    return digest.hexdigest()
+
+
+def _content(example: Example) -> bytes:
+    spans = [(span.start, span.end, span.label) for span in example.spans]
+    content: tuple[object, ...] = (example.word_texts, spans, example.labels, example.negatives)
+    if example.gold_relations is not None:
+        content += (example.gold_relations,)
     return repr(content).encode("utf-8", "surrogatepass")
 
 
-def digest_of(rows: Sequence[Example]) -> str:
-    """64 bits of all rows."""
-    if isinstance(rows, IndexedRows):
-        return rows.digest
-    digest = hashlib.blake2b(digest_size=8)
-    for row in rows:
-        digest.update(row_content(row))
-    return digest.hexdigest()
+def _coverage(examples: IndexedExamples, num_rows: int, max_width: int | None, cut: Account) -> Coverage:
+    """`cut`: the account of the examples that are more than one row."""
+    widest = sys.maxsize if max_width is None else max_width
+    num_gold, num_cut = examples.widths.total(), cut.coverage().lost.get(CUT, 0)
+    num_wide = sum(num for width, num in examples.widths.items() if width > widest)
+    lost = {reason: num for reason, num in ((TOO_WIDE, num_wide), (CUT, num_cut)) if num}
+    relations = examples.relation_widths.total()
+    learnt = sum(num for width, num in examples.relation_widths.items() if width <= widest) - cut.num_relations_cut
+    return Coverage(len(examples), num_rows, num_gold, num_gold - num_wide - num_cut, lost, relations, learnt)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -16,7 +16,7 @@ from spanwright.checkpoint import is_package, local_folder, new_package
 from spanwright.checkpoint.files import refusals
 from spanwright.config import LabelOptions, ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
-from spanwright.data.indexed import IndexedExamples, IndexedRows
+from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler, label_inventory, relation_inventory
 from spanwright.data.load import load_examples
 from spanwright.data.source import is_json_lines
@@ -89,7 +89,8 @@ def train(
     extractor = model if isinstance(model, Extractor) else load_or_make(model, config.model, seed=config.training.seed)
     split = splitter(extractor.model.config.word_splitter)
     limit = config.training.index_above << 20
-    examples = _read(train, split, skip_invalid, say, index_above=limit)
+    encoder = extractor.encoder
+    examples = _read(train, split, skip_invalid, say, index=(limit, lambda row: row_cost(encoder, row)))
     held_out = None if dev is None else _read(dev, split, skip_invalid, say)
 
     known, known_relations = _inventories(examples)
@@ -102,11 +103,11 @@ def train(
     )
     windows = _Windows(extractor, inventory, related, config.labels)
     reach = extractor.model.config.reach
-    rows, coverage = _rows(examples, windows, extractor, reach)
+    rows, coverage = _rows(examples, windows, reach)
     say(str(coverage) + ".")
     if not rows or not inventory:
         raise DataError("The training data must hold at least one sentence and one label, but hold none.")
-    batches = MicroBatches(rows, extractor.encoder, sampler, config.training)
+    batches = MicroBatches(rows, encoder, sampler, config.training, digest=digest_of(examples))
     validator = None
     if held_out is not None:
         if not held_out:
@@ -174,6 +175,14 @@ class _Windows:
         costs = [1 + len(ids) for ids in self._encoder.subtokens.ids(inventory)]
         return 0 if self._config.is_bi_encoder else sum(sorted(costs, reverse=True)[:number])
 
+    def is_one(self, cost: int, num_words: int) -> bool:
+        """Whether an example of so many subtokens and words is one window."""
+        return 0 < num_words <= self._config.max_words and (self._room is None or cost <= self._room)
+
+    def cost_of(self, row: Example) -> int:
+        """Subtokens of a row's words."""
+        return row_cost(self._encoder, row)
+
     def __call__(self, example: Example) -> Sequence[Window]:
         costs = self._encoder.costs(example.word_texts)
         overlap = min(2 * self._config.max_width, self._config.max_words // 2)
@@ -186,15 +195,16 @@ def _read(
     skip_invalid: bool,
     say: Callable[[str], object],
     *,
-    index_above: int | None = None,
+    index: tuple[int, Callable[[Example], int]] | None = None,
 ) -> Sequence[Example]:
-    """Examples, held or, of a JSON-lines file of more than `index_above` bytes, indexed."""
+    """Examples, held or, of a JSON-lines file of more bytes than `index` says, indexed with the costs that it gives."""
     if not isinstance(data, (str, Path)):
         return list(data)
     path = Path(data)
     examples: Sequence[Example]
-    if index_above is not None and path.is_file() and path.stat().st_size > index_above and is_json_lines(path):
-        examples = indexed = IndexedExamples(path, split=split, skip_invalid=skip_invalid)
+    if index is not None and path.is_file() and path.stat().st_size > index[0] and is_json_lines(path):
+        say(f"{path} has {path.stat().st_size >> 20:,} MiB: its lines are checked and indexed.")
+        examples = indexed = IndexedExamples(path, split=split, cost_of=index[1], skip_invalid=skip_invalid)
         skipped = indexed.losses
     else:
         loaded = load_examples(path, split=split, skip_invalid=skip_invalid)
@@ -215,13 +225,10 @@ def _inventories(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
     return label_inventory(examples), relation_inventory(examples)
 
 
-def _rows(
-    examples: Sequence[Example], windows: _Windows, extractor: Extractor, reach: int | None
-) -> tuple[Sequence[Example], Coverage]:
+def _rows(examples: Sequence[Example], windows: _Windows, reach: int | None) -> tuple[Sequence[Example], Coverage]:
     """The training rows of examples, held or indexed as these are."""
     if isinstance(examples, IndexedExamples):
-        encoder = extractor.encoder
-        rows = IndexedRows(examples, windows, lambda row: row_cost(encoder, row), max_width=reach)
+        rows = IndexedRows(examples, Fit(windows, windows.is_one, windows.cost_of, reach))
         return rows, rows.coverage
     return training_rows(examples, windows, max_width=reach)
 

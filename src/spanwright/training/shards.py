@@ -29,10 +29,9 @@ def unsharded(value: Any) -> Any:
 
 def load_sharded(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put whole weights into a sharded model."""
-    with torch.no_grad():
-        for name, own in model.state_dict().items():
-            given = weights[name].to(own.device)
-            own.copy_(distribute_tensor(given, own.device_mesh, own.placements) if isinstance(own, DTensor) else given)
+    for name, own in model.state_dict().items():
+        given = weights[name].to(own.device)
+        own.copy_(distribute_tensor(given, own.device_mesh, own.placements) if isinstance(own, DTensor) else given)
 
 
 def shard_optimizer(optimizer: torch.optim.Optimizer) -> None:

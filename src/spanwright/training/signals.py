@@ -28,11 +28,6 @@ class StopSignals:
         self._timer: threading.Timer | None = None
         self._before: dict[int, Any] = {}
 
-    @property
-    def seconds_left(self) -> float:
-        """Of the grace period."""
-        return max(self._at + self._grace - time.monotonic(), 0.0)
-
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from spanwright.config import LoopOptions
 from spanwright.data.batches import BatchPlan, plan_batches
-from spanwright.data.indexed import IndexedRows, digest_of
+from spanwright.data.indexed import IndexedRows
 from spanwright.data.labels import LabelSampler
 from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
@@ -49,8 +48,16 @@ class MicroBatches(Dataset[MicroBatch]):
     """Micro-batch k of the stream, for any k: epoch after epoch, each in an order and with labels of its own."""
 
     def __init__(
-        self, rows: Sequence[Example], encoder: BatchEncoder, sampler: LabelSampler, options: LoopOptions
+        self,
+        rows: Sequence[Example],
+        encoder: BatchEncoder,
+        sampler: LabelSampler,
+        options: LoopOptions,
+        *,
+        digest: str = "",
     ) -> None:
+        """`digest` names the data that the rows come from: a run goes on with the same alone."""
+        self.digest = digest
         self._rows = rows
         self._encoder = encoder
         self.sampler = sampler
@@ -63,11 +70,6 @@ class MicroBatches(Dataset[MicroBatch]):
     def num_rows(self) -> int:
         """Rows of the data."""
         return len(self._rows)
-
-    @cached_property
-    def digest(self) -> str:
-        """What the rows are: 64 bits of their words, spans and labels."""
-        return digest_of(self._rows)
 
     @property
     def epoch_length(self) -> int:

@@ -12,13 +12,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from spanwright.config import LoopOptions
 from spanwright.model import GLiNER
-from spanwright.training.agreement import Agreement, Alone, Together
+from spanwright.training.agreement import Agreement, Alone
 from spanwright.training.exchange import exchange, present
 from spanwright.training.shards import gather_weights, load_sharded, shard_optimizer, unsharded
+from spanwright.training.together import Together
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -183,9 +184,12 @@ def open_world(options: LoopOptions, output: Path, device: str | torch.device | 
     try:
         if tracking:
             accelerator.init_trackers("tensorboard")
-        accelerator.wait_for_everyone()  # reading the data takes some longer than others; from here on all keep step
-        alone = accelerator.num_processes == 1
-        yield World(accelerator, Alone() if alone else Together(options.rank_timeout, accelerator.device))
+        agreement: Agreement = Alone()
+        if accelerator.num_processes > 1:
+            # reading the data takes some longer than others; from here on all keep step
+            distributed.all_reduce(torch.zeros(1, device=accelerator.device))
+            agreement = Together(options.rank_timeout)
+        yield World(accelerator, agreement)
     finally:
         if tracking:
             accelerator.end_training()

@@ -14,7 +14,7 @@ from spanwright.config import LabelOptions, LoopOptions
 from spanwright.data import load_examples
 from spanwright.data.batches import plan_batches
 from spanwright.data.coverage import training_rows
-from spanwright.data.indexed import IndexedExamples, IndexedRows, digest_of
+from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler, label_inventory
 from spanwright.text.windows import plan_windows
 from spanwright.text.words import splitter
@@ -48,10 +48,25 @@ def windows(example):
     return plan_windows([1] * len(example.words), max_words=30, max_cost=None, overlap=8)
 
 
+def num_words(example):
+    return len(example.words)
+
+
+def at_most_thirty(cost, words):
+    return words <= 30
+
+
+FIT = Fit(windows, at_most_thirty, num_words, 4)
+
+
+def indexed_file(path, **options):
+    return IndexedExamples(path, split=SPLIT, cost_of=num_words, **options)
+
+
 def test_it_gives_what_a_held_file_gives(tmp_path):
     path = odd_file(tmp_path / "train.jsonl")
     held = load_examples(path, split=SPLIT, skip_invalid=True)
-    indexed = IndexedExamples(path, split=SPLIT, skip_invalid=True)
+    indexed = indexed_file(path, skip_invalid=True)
     assert len(indexed) == len(held.examples) > 60
     assert list(indexed) == list(held.examples)
     assert [indexed[place] for place in range(len(indexed))] == list(held.examples)
@@ -60,20 +75,21 @@ def test_it_gives_what_a_held_file_gives(tmp_path):
     assert indexed.inventory == label_inventory(held.examples)
     assert indexed.losses == held.skipped
     rows, coverage = training_rows(held.examples, windows, max_width=4)
-    lazy = IndexedRows(indexed, windows, lambda row: len(row.words), max_width=4)
+    lazy = IndexedRows(indexed, FIT)
     assert lazy.coverage == coverage
     assert len(lazy) == len(rows) > len(held.examples)
     order = list(range(len(rows)))
     random.Random(0).shuffle(order)
     assert all(lazy[place] == rows[place] for place in order)
-    assert lazy.digest == digest_of(lazy) == digest_of(rows)
+    assert list(lazy.costs) == [len(row.words) for row in rows]
+    assert indexed.digest == digest_of(indexed) == digest_of(held.examples)
     assert pickle.loads(pickle.dumps(lazy))[7] == rows[7]
 
 
 def test_defects_are_refused_alike(tmp_path):
     path = odd_file(tmp_path / "train.jsonl")
     told = []
-    for read in (lambda: load_examples(path, split=SPLIT), lambda: IndexedExamples(path, split=SPLIT)):
+    for read in (lambda: load_examples(path, split=SPLIT), lambda: indexed_file(path)):
         with pytest.raises(DataError) as error:
             read()
         told.append(str(error.value))
@@ -83,7 +99,7 @@ def test_defects_are_refused_alike(tmp_path):
 
 def test_a_file_that_changed_is_noticed(tmp_path):
     path = write_jsonl(tmp_path / "train.jsonl", sentences())
-    indexed = IndexedExamples(path, split=SPLIT)
+    indexed = indexed_file(path)
     path.write_bytes(b"\n" * path.stat().st_size)
     with pytest.raises(DataError, match=r"train.jsonl:3: the line must be what it was at the start of the run"):
         indexed[2]
@@ -93,8 +109,12 @@ def test_batches_are_the_same_and_resume_in_the_middle(tmp_path):
     path = odd_file(tmp_path / "train.jsonl")
     extractor = tiny_extractor()
     rows, _ = training_rows(load_examples(path, skip_invalid=True).examples, windows, max_width=4)
-    indexed = IndexedExamples(path, split=SPLIT, skip_invalid=True)
-    lazy = IndexedRows(indexed, windows, lambda row: row_cost(extractor.encoder, row), max_width=4)
+
+    def cost(row):
+        return row_cost(extractor.encoder, row)
+
+    indexed = IndexedExamples(path, split=SPLIT, cost_of=cost, skip_invalid=True)
+    lazy = IndexedRows(indexed, Fit(windows, at_most_thirty, cost, 4))
     sampler = LabelSampler(indexed.inventory, LabelOptions(), seed=0)
     held, read = (MicroBatches(r, extractor.encoder, sampler, LoopOptions(batch_size=4)) for r in (rows, lazy))
     assert held.epoch_length == read.epoch_length
