@@ -69,4 +69,7 @@ def training_rates(
             callbacks=[Watch()],
         )
         trainer.train()
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # gliner's trainer leaves its precision behind
     return steps * batch_size / (times[-1] - times[warm_ups - 1])

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.deberta_v2 import modeling_deberta_v2 as plain
 
+_UNIT = 8  # columns
+
 
 def speed_up(transformer: nn.Module) -> None:
     """Let every DeBERTa encoder inside `transformer` attend in this way; other encoders stay as they are."""
@@ -108,9 +110,12 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
         """(heads, B, S, S): what queries say to distances and keys to distances, scaled."""
         of_keys, of_queries = self._positions(buckets, table)
         heads, rows, length, _ = query.shape
-        said_by_query = torch.bmm(query.flatten(1, 2), of_keys.permute(1, 2, 0) * scale)
-        said_by_key = torch.bmm(key.flatten(1, 2), of_queries.flip(0).permute(1, 2, 0) * scale)
-        shape = (heads, rows, length, 2 * length - 1)
+        # an odd number of columns keeps a GPU's matrix units from aligned stores
+        spare = (0, -(2 * length - 1) % _UNIT) if query.is_cuda else (0, 0)
+        of_keys, of_queries = (F.pad(each.permute(1, 2, 0) * scale, spare) for each in (of_keys, of_queries.flip(0)))
+        said_by_query = torch.bmm(query.flatten(1, 2), of_keys)
+        said_by_key = torch.bmm(key.flatten(1, 2), of_queries)
+        shape = (heads, rows, length, of_keys.shape[-1])
         bands = said_by_query.view(shape), said_by_key.view(shape)
         bias: Tensor = _SumOfBands.apply(*bands)  # type: ignore[no-untyped-call]
         return bias
@@ -144,26 +149,26 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
 
 
 class _SumOfBands(torch.autograd.Function):
-    """Scores by distance to scores by position: (..., S, 2·S - 1) twice -> (..., S, S).
+    """Scores by distance to scores by position: (..., S, 2·S - 1 or more) twice -> (..., S, S).
 
     Cell (i, j) is the first's (i, j - i + S - 1) plus the second's (j, i - j + S - 1).
     """
 
     @staticmethod
     def forward(ctx: Any, by_query: Tensor, by_key: Tensor) -> Tensor:
+        ctx.width = by_query.shape[-1]
         return _band(by_query) + _band(by_key).transpose(-1, -2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        length = gradient.shape[-1]
-        both = gradient.new_zeros(2, *gradient.shape[:-1], 2 * length - 1)
+        both = gradient.new_zeros(2, *gradient.shape[:-1], ctx.width)
         _band(both[0]).copy_(gradient)
         _band(both[1]).copy_(gradient.transpose(-1, -2))
         return both[0], both[1]
 
 
 def _band(scores: Tensor) -> Tensor:
-    """The view (heads, B, S, S) of (heads, B, S, 2·S - 1) whose row i begins S - 1 - i cells in."""
+    """The view (heads, B, S, S) of (heads, B, S, 2·S - 1 or more) whose row i begins S - 1 - i cells in."""
     heads, rows, length, width = scores.shape
     strides = (rows * length * width, length * width, width - 1, 1)
     return scores.as_strided((heads, rows, length, length), strides, scores.storage_offset() + length - 1)

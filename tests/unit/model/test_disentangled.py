@@ -79,3 +79,17 @@ def test_weights_of_attention_can_still_be_asked_for():
     disentangled.speed_up(transformer)
     found = transformer(input_ids=ids, attention_mask=mask, output_attentions=True).attentions
     assert all((a - b).abs().max() < 1e-5 for a, b in zip(found, expected, strict=True))
+
+
+def test_spare_columns_change_nothing():
+    """On a GPU the bands are wider than the distances, so that its matrix units can store them."""
+    generator = torch.Generator().manual_seed(0)
+    narrow = [torch.randn(2, 3, 8, 15, generator=generator).requires_grad_() for _ in range(2)]
+    wide = [torch.nn.functional.pad(each.detach(), (0, 1), value=9.0).requires_grad_() for each in narrow]
+    sums = [disentangled._SumOfBands.apply(*bands) for bands in (narrow, wide)]
+    assert torch.equal(*sums)
+    for each in sums:
+        (each * torch.arange(8.0)).sum().backward()
+    for one, other in zip(narrow, wide, strict=True):
+        assert torch.equal(one.grad, other.grad[..., :15])
+        assert (other.grad[..., 15] == 0).all()
