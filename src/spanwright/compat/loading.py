@@ -12,7 +12,8 @@ import torch
 
 from spanwright.arguments import chosen_dtype
 from spanwright.checkpoint import local_folder, pack
-from spanwright.errors import ConfigError, nearest
+from spanwright.data.notes import is_index
+from spanwright.errors import ConfigError, nearest, require
 from spanwright.extractor import Extractor
 from spanwright.model import build
 
@@ -85,6 +86,9 @@ def load(
 def _sizes(others: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ModelConfig that a caller wants otherwise; what else is in `others` must ask for nothing."""
     fields = {"max_length": "max_words", "max_width": "max_width", "post_fusion_schema": "fusion"}
+    for name in ("max_length", "max_width"):
+        value = others.get(name)
+        require(value is None or (is_index(value) and value >= 1), name, "be a whole number, at least 1", value)
     for name in others.keys() - _NEEDLESS - fields.keys():
         if name not in _PLAIN:
             known = _NEEDLESS | fields.keys() | _PLAIN.keys()
@@ -130,12 +134,17 @@ def _resized(extractor: Extractor, sizes: Mapping[str, Any]) -> Extractor:
     config = replace(old.config, **sizes)
     if config == old.config:
         return extractor
+    require(
+        config.fusion == old.config.fusion,
+        "post_fusion_schema",
+        f"be {old.config.fusion!r} as in the model",
+        config.fusion,
+    )
     new = build(config).to(old.device, old.dtype)
     try:
         new.load_state_dict(old.state_dict())
     except RuntimeError:
         raise ConfigError(
-            f"`max_width` and `post_fusion_schema` must be those of the model ({old.config.max_width}, "
-            f"{old.config.fusion!r}), whose weights are made for them. Leave them out."
+            f"`max_width` must be {old.config.max_width}, for which the weights are made, but is {config.max_width}."
         ) from None
     return Extractor(replace(pack(new, package.tokenizer, package.label_tokenizer), unused=package.unused))
