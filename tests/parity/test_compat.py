@@ -200,3 +200,21 @@ def test_evaluation_of_relations(pair, span_mode):
         assert relation_f1 >= their_relation_f1
         recall = [each.split("\t")[1] for each in (relation_line, their_relation_line)]
         assert recall[0] == recall[1]
+
+
+def test_a_word_without_subtokens_keeps_its_place(pair):
+    """The scores of the other words are those of a text without it; gliner's belong to their neighbours."""
+    ours, theirs = spans(pair)
+    clean = SENTENCES[1]
+    text = clean.replace("Merkel", "\u200b Merkel", 1)
+    named = {"flat_ner": True, "threshold": 0.3}
+
+    def told(found):
+        return [(e["text"].replace("\u200b ", ""), e["label"], near(e["score"])) for e in found]
+
+    found = ours.predict_entities(text, list(LABELS), **named)
+    assert all(text[e["start"] : e["end"]] == e["text"] for e in found)
+    expected = told(theirs.predict_entities(clean, list(LABELS), **named))
+    assert expected
+    assert [(e["text"].replace("\u200b ", ""), e["label"], e["score"]) for e in found] == expected
+    assert told(theirs.predict_entities(text, list(LABELS), **named)) != expected
