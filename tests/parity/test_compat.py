@@ -218,3 +218,15 @@ def test_a_word_without_subtokens_keeps_its_place(pair):
     assert expected
     assert [(e["text"].replace("\u200b ", ""), e["label"], e["score"]) for e in found] == expected
     assert told(theirs.predict_entities(text, list(LABELS), **named)) != expected
+
+
+def test_a_span_head_gives_each_entity_once(pair):
+    """Where spans carry several labels, gliner gives some entities again and again."""
+    ours, theirs = pair("span head", span_mode="token_level", span_head=True)
+    found, expected = (
+        [(e["start"], e["end"], e["label"]) for e in model.inference(TEXTS[3], list(LABELS), False, 0.4, True)[0]]
+        for model in (ours, theirs)
+    )
+    assert len(expected) > len(set(expected)) > 0
+    assert len(found) == len(set(found))
+    assert set(found) == set(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ def emptied(folder: Path) -> Iterator[None]:
             f"`output_dir` must be a new or empty folder, or one that `train_model` filled, but {folder} holds "
             f"{shown}. Name another, or move that away."
         )
+    if held and os.environ.get("WORLD_SIZE", "1") != "1":  # each of them would move the same files
+        raise ConfigError(f"`output_dir` must be new or empty where several processes train, but {folder} holds files.")
     if not held:
         yield
         return

@@ -162,6 +162,15 @@ def test_other_files_are_not_overwritten(tmp_path, trained):
     assert (out / "model.safetensors").is_file() == trained
 
 
+def test_several_processes_do_not_replace_a_run(tmp_path, monkeypatch):
+    model = GLiNER(tiny_extractor())
+    model.train_model(DATA, output_dir=tmp_path / "out", max_steps=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="must be new or empty where several processes train"):
+        model.train_model(DATA, output_dir=tmp_path / "out", max_steps=1)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 WORDS = ["Ada", "went"]
 
 
