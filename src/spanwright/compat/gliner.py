@@ -10,101 +10,40 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from spanwright.arguments import checked_labels
-from spanwright.compat.training import examples_of, training_config
-from spanwright.config import DecodeOptions, ModelConfig
-from spanwright.entities import Entity, Extraction
-from spanwright.errors import ConfigError, DataError, nearest
-from spanwright.evaluation import evaluate
+from spanwright.compat.asking import (
+    Entities,
+    LabelNames,
+    asked_of,
+    decode_options,
+    dictionaries,
+    refuse,
+    relation_dictionaries,
+    relations_of,
+    texts_of,
+    told,
+    vectors_of,
+)
+from spanwright.compat.base import Base
+from spanwright.errors import ConfigError
 from spanwright.evaluation.metrics import Counts
 from spanwright.extractor import Extractor, LabelVectors
-from spanwright.model import GLiNER as Network
-from spanwright.training import train
-
-Entities = list[dict[str, Any]]
-LabelNames = str | Sequence[str] | Mapping[str, str]
-
-# arguments of gliner's loader that change nothing here: the hub's cache decides, or it is always so
-_NEEDLESS = {
-    "cache_dir",
-    "force_download",
-    "proxies",
-    "resume_download",
-    "token",
-    "local_files_only",
-    "strict",
-    "load_tokenizer",
-    "resize_token_embeddings",
-    "low_cpu_mem_usage",
-    "compile_torch_model",
-}
-_HALVES = {True: "float16", "fp16": "float16", "bf16": "bfloat16"}  # what gliner calls quantisation
 
 
-class GLiNER:
-    """A model behind gliner's calls. `extractor` is what answers; `model` the network."""
+class GLiNER(Base):
+    """A model behind gliner's calls. `extractor` is what answers; `model` the network.
 
-    def __init__(self, extractor: Extractor) -> None:
-        self.extractor = extractor
+    A relation model comes as RelationGLiNER, whose calls take relations too, in gliner's order.
+    """
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        model_id: str | Path,
-        *,
-        revision: str | None = None,
-        map_location: str | torch.device = "cpu",
-        dtype: str | torch.dtype | None = None,
-        variant: str | None = None,
-        quantize: str | bool | None = None,
-        **others: Any,
-    ) -> GLiNER:
-        """The model in a folder, or of that name on the hub. `quantize`: half-precision weights ("fp16", "bf16").
-
-        Raises:
-            CheckpointError: there is no such model, or it is damaged or of another kind.
-            ConfigError: an argument is unknown or cannot be honoured.
-
-        """
-        for name in others.keys() - _NEEDLESS:
-            raise ConfigError(f"`{name}` is not an argument of `from_pretrained` here. {nearest(name, _NEEDLESS)}")
-        if quantize:
-            if quantize not in _HALVES:
-                raise ConfigError(f'`quantize` must be "fp16" or "bf16", but is {quantize!r}. Leave it out.')
-            dtype = dtype or _HALVES[quantize]
-        return cls(
-            Extractor.from_pretrained(model_id, device=map_location, dtype=dtype, revision=revision, variant=variant)
-        )
-
-    @property
-    def model(self) -> Network:
-        """The network."""
-        return self.extractor.model
-
-    @property
-    def config(self) -> ModelConfig:
-        """The network's shape, under Spanwright's names."""
-        return self.extractor.model.config
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.extractor.model.device
-
-    def to(self, *where: Any) -> GLiNER:
-        """Move the weights."""
-        self.extractor.model.to(*where)
-        return self
-
-    def eval(self) -> GLiNER:
-        """Nothing to do: no answer here depends on the mode that the model rests in."""
-        return self
+    def __new__(cls, extractor: Extractor) -> GLiNER:
+        """Of the kind that the extractor is."""
+        kind = RelationGLiNER if extractor.model.config.finds_relations else cls
+        return super().__new__(kind)
 
     def predict_entities(
         self,
@@ -113,68 +52,75 @@ class GLiNER:
         flat_ner: bool = True,
         threshold: float = 0.5,
         multi_label: bool = False,
+        return_class_probs: bool = False,
+        **others: Any,
     ) -> Entities:
-        """The entities of one text: dictionaries of start, end, text, label, score."""
-        return self._entities([text], labels, _decode(flat_ner, threshold, multi_label))[0]
+        """The entities of one text: dictionaries of start, end, text, label, score. Others: as `inference`."""
+        asked: dict[str, Any] = {"flat_ner": flat_ner, "threshold": threshold, "multi_label": multi_label}
+        found: list[Entities] = self.inference([text], labels, **asked, return_class_probs=return_class_probs, **others)
+        return found[0]
 
     def inference(
         self,
         texts: str | Sequence[str],
-        labels: LabelNames | Sequence[Sequence[str]],
+        labels: LabelNames | Sequence[Sequence[str]] | Sequence[Mapping[str, str]],
         flat_ner: bool = True,
         threshold: float = 0.5,
         multi_label: bool = False,
         batch_size: int = 8,
+        packing_config: None = None,
+        input_spans: None = None,
+        return_class_probs: bool = False,
         *,
-        relations: str | Sequence[str] | Sequence[Sequence[str]] = (),
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+        relations: None = None,
         adjacency_threshold: float | None = None,
         relation_threshold: float | None = None,
-        return_relations: bool = True,
+        return_relations: bool = False,
     ) -> Any:
-        """The entities of each text; of a relation model, as in gliner, a pair: entities and relations of each text.
+        """The entities of each text.
 
-        `labels` are names, one name, one list per text, or a mapping of names to descriptions, which are asked for;
-        `relations` the first three of these. `batch_size` is not needed: batches are made by length and memory.
-
-        Raises:
-            ConfigError: relations are asked of a model that knows none.
-            DataError: a label is empty or not a string.
-
-        """
-        options = _decode(flat_ner, threshold, multi_label, relation_threshold, adjacency_threshold)
-        if not self.config.finds_relations or not return_relations:
-            if relations and not self.config.finds_relations:
-                raise ConfigError("`relations` must be left out, but are asked of a model that knows none.")
-            return self._entities(texts, labels, options)
-        names, asked = _named(labels)
-        related = [relations] if isinstance(relations, str) else relations
-        found = self.extractor.extract_relations_many(_readable(texts), asked, related, options)
-        entities = [_dictionaries(each.entities, names) for each in found]
-        return entities, [_relation_dictionaries(each, names) for each in found]
-
-    def predict_relations(
-        self, text: str, labels: LabelNames, relations: str | Sequence[str], **options: Any
-    ) -> tuple[Entities, Entities]:
-        """The entities of one text, and the relations between them. Options as those of `inference`.
+        `labels` are names, one name, or a mapping of names to descriptions, which are asked for; or one list or mapping
+        per text. `batch_size` is not needed: batches are made by length and memory. `relations` and their thresholds
+        have no effect unless relations are asked for.
 
         Raises:
-            ConfigError: the model knows no relations.
+            ConfigError: an argument asks for what is not here.
+            DataError: a label is empty or not a string, or texts are none.
 
         """
-        if not self.config.finds_relations:
-            raise ConfigError("`predict_relations` must be asked of a relation model, but this model knows none.")
-        entities, found = self.inference([text], labels, relations=relations, **options)
-        return entities[0], found[0]
+        refuse(
+            packing_config=packing_config,
+            input_spans=input_spans,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+        )
+        if relations:
+            raise ConfigError("`relations` must be left out, but are asked of a model that knows none.")
+        readable = texts_of(texts)
+        asked = asked_of(labels, len(readable))
+        found = self.extractor.extract_many(readable, asked.labels, decode_options(flat_ner, threshold, multi_label))
+        return [dictionaries(entities, names) for entities, names in zip(found, asked.names, strict=True)]
 
-    def batch_predict_entities(self, texts: Sequence[str], labels: LabelNames, **options: Any) -> list[Entities]:
-        """As `inference`, which gliner recommends instead, without relations."""
+    def predict_relations(self, *_: Any, **__: Any) -> tuple[Entities, Entities]:
+        """Of a relation model only. Raises ConfigError."""
+        raise ConfigError("`predict_relations` must be asked of a relation model, but this model knows none.")
+
+    def batch_predict_entities(
+        self,
+        texts: Sequence[str],
+        labels: LabelNames,
+        flat_ner: bool = True,
+        threshold: float = 0.5,
+        multi_label: bool = False,
+        **others: Any,
+    ) -> Any:
+        """As `inference`, which gliner recommends instead."""
         warnings.warn("`batch_predict_entities` is deprecated in gliner: use `inference`.", FutureWarning, stacklevel=2)
-        found: list[Entities] = self.inference(texts, labels, **options, return_relations=False)
-        return found
-
-    def _entities(self, texts: str | Sequence[str], labels: Any, options: DecodeOptions) -> list[Entities]:
-        names, asked = _named(labels)
-        return [_dictionaries(found, names) for found in self.extractor.extract_many(_readable(texts), asked, options)]
+        asked: dict[str, Any] = {"flat_ner": flat_ner, "threshold": threshold, "multi_label": multi_label}
+        return self.inference(texts, labels, **asked, **others)
 
     def encode_labels(self, labels: Sequence[str], batch_size: int = 8) -> torch.Tensor:
         """Label vectors (C, D) of a bi-encoder. `batch_size` is not needed.
@@ -187,33 +133,45 @@ class GLiNER:
 
     def batch_predict_with_embeds(
         self,
-        texts: Sequence[str],
-        labels_embeddings: torch.Tensor,
+        texts: str | Sequence[str],
+        labels_embeddings: Any,
         labels: Sequence[str],
         flat_ner: bool = True,
         threshold: float = 0.5,
         multi_label: bool = False,
         batch_size: int = 8,
+        packing_config: None = None,
+        input_spans: None = None,
+        return_class_probs: bool = False,
+        *,
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
     ) -> list[Entities]:
-        """The entities of each text, for labels whose vectors `encode_labels` gave.
+        """The entities of each text, for labels whose vectors (C, D) `encode_labels` gave; numpy's do too.
 
         Raises:
-            DataError: there are not as many vectors as labels.
+            DataError: there are not as many vectors as labels, or they are not of the model's size.
 
         """
+        refuse(
+            packing_config=packing_config,
+            input_spans=input_spans,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+        )
         names = checked_labels(labels)
-        if len(names) != len(labels_embeddings):
-            raise DataError(f"`labels` must be {len(labels_embeddings)} as the vectors are, but are {len(names)}.")
         now = self.extractor.encode_labels(names[:1])  # says of which weights vectors are
-        vectors = LabelVectors(names, labels_embeddings, now.weights)
-        found = self.extractor.extract_many(texts, vectors, _decode(flat_ner, threshold, multi_label))
-        return [_dictionaries(entities, None) for entities in found]
+        given = vectors_of(labels_embeddings, names, self.config.hidden_size)
+        vectors = LabelVectors(names, given, now.weights)
+        found = self.extractor.extract_many(texts_of(texts), vectors, decode_options(flat_ner, threshold, multi_label))
+        return [dictionaries(entities, None) for entities in found]
 
     def predict_with_embeds(
-        self, text: str, labels_embeddings: torch.Tensor, labels: Sequence[str], **options: Any
+        self, text: str, labels_embeddings: Any, labels: Sequence[str], *options: Any, **named: Any
     ) -> Entities:
         """As `batch_predict_with_embeds`, for one text."""
-        return self.batch_predict_with_embeds([text], labels_embeddings, labels, **options)[0]
+        return self.batch_predict_with_embeds([text], labels_embeddings, labels, *options, **named)[0]
 
     def evaluate(
         self,
@@ -223,128 +181,121 @@ class GLiNER:
         threshold: float = 0.5,
         batch_size: int = 12,
         entity_types: Sequence[str] | None = None,
-        relation_types: Sequence[str] | None = None,
+    ) -> Any:
+        """Precision, recall and F1 (micro, exact match) in a line, and F1.
+
+        Without `entity_types`, every example is asked all labels of the data, or those that it lists; gliner asks
+        labels drawn at random, which is easier and another score each time.
+
+        Raises:
+            DataError: an example cannot be read.
+
+        """
+        options = decode_options(flat_ner, threshold, multi_label)
+        return told(self._report(test_data, entity_types, None, options).micro)
+
+
+class RelationGLiNER(GLiNER):
+    """A relation model. As in gliner, its calls take relations before the other options."""
+
+    def predict_entities(  # type: ignore[override]  # gliner's order of arguments
+        self,
+        text: str,
+        labels: LabelNames,
+        relations: str | Sequence[str] | None = None,
+        flat_ner: bool = True,
+        threshold: float = 0.5,
+        adjacency_threshold: float | None = None,
+        multi_label: bool = False,
+        return_class_probs: bool = False,
+        **others: Any,
+    ) -> Entities:
+        """The entities of one text. `relations` are read beside the labels, which changes scores a little."""
+        found: list[Entities] = self.inference(
+            [text],
+            labels,
+            relations,
+            flat_ner,
+            threshold,
+            adjacency_threshold,
+            multi_label=multi_label,
+            return_class_probs=return_class_probs,
+            **others | {"return_relations": False},
+        )
+        return found[0]
+
+    def inference(  # type: ignore[override]  # gliner's order of arguments
+        self,
+        texts: str | Sequence[str],
+        labels: LabelNames | Sequence[Sequence[str]] | Sequence[Mapping[str, str]],
+        relations: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        flat_ner: bool = True,
+        threshold: float = 0.5,
         adjacency_threshold: float | None = None,
         relation_threshold: float | None = None,
-    ) -> Any:
-        """Precision, recall and F1 (micro, exact match) in a line, and F1; of a relation model, two such pairs.
-
-        Without `entity_types` (`relation_types`), every example is asked all labels of the data; gliner asks labels
-        drawn at random, which is easier and another score each time, and drops some of the gold of relation models.
-
-        Raises:
-            DataError: an example cannot be read.
-
-        """
-        options = _decode(flat_ner, threshold, multi_label, relation_threshold, adjacency_threshold)
-        report = evaluate(self.extractor, examples_of(test_data), entity_types, options, relations=relation_types)
-        if not self.config.finds_relations:
-            return _told(report.micro)
-        return _told(report.micro), _told(Counts() if report.relations is None else report.relations.micro)
-
-    def train_model(
-        self,
-        train_dataset: Sequence[Mapping[str, Any]],
-        eval_dataset: Sequence[Mapping[str, Any]] | None = None,
+        multi_label: bool = False,
+        batch_size: int = 8,
+        packing_config: None = None,
+        input_spans: None = None,
+        return_relations: bool = True,
+        return_class_probs: bool = False,
         *,
-        output_dir: str | Path,
-        freeze_components: Sequence[str] = (),
-        bf16: bool = False,
-        fp16: bool = False,
-        **arguments: Any,
-    ) -> Trainer:
-        """Fine-tune in place, with gliner's training arguments, its defaults and its objective (the sum).
+        return_vectors: bool = False,
+        return_label_vectors: bool = False,
+    ) -> Any:
+        """A pair: entities and relations of each text; without `return_relations`, the entities alone.
 
-        The best model by F1 on `eval_dataset`, or the last without, is in memory and in `output_dir` afterwards.
+        Arguments as those of GLiNER.inference; `relations` are names, one name, or one list per text.
 
         Raises:
-            ConfigError: an argument is unknown here; Spanwright's own names are in docs/guide/train.md.
+            ConfigError: an argument asks for what is not here.
+            DataError: a label is empty or not a string, or texts are none.
+
+        """
+        refuse(
+            packing_config=packing_config,
+            input_spans=input_spans,
+            return_class_probs=return_class_probs,
+            return_vectors=return_vectors,
+            return_label_vectors=return_label_vectors,
+        )
+        options = decode_options(flat_ner, threshold, multi_label, relation_threshold, adjacency_threshold)
+        readable = texts_of(texts)
+        asked = asked_of(labels, len(readable))
+        found = self.extractor.extract_relations_many(readable, asked.labels, relations_of(relations), options)
+        rows = list(zip(found, asked.names, strict=True))
+        entities = [dictionaries(each.entities, names) for each, names in rows]
+        if not return_relations:
+            return entities
+        return entities, [relation_dictionaries(each, names) for each, names in rows]
+
+    def predict_relations(
+        self, text: str, labels: LabelNames, relations: str | Sequence[str], *options: Any, **named: Any
+    ) -> tuple[Entities, Entities]:
+        """The entities of one text, and the relations between them. Options as those of `inference`."""
+        found = self.inference([text], labels, relations, *options, **named | {"return_relations": True})
+        return found[0][0], found[1][0]
+
+    def evaluate(  # type: ignore[override]  # gliner's order of arguments
+        self,
+        test_data: Sequence[Mapping[str, Any]],
+        flat_ner: bool = False,
+        multi_label: bool = False,
+        threshold: float = 0.5,
+        adjacency_threshold: float | None = None,
+        relation_threshold: float | None = None,
+        batch_size: int = 12,
+        entity_types: Sequence[str] | None = None,
+        relation_types: Sequence[str] | None = None,
+    ) -> Any:
+        """Two pairs, of entities and of relations: precision, recall and F1 in a line, and F1.
+
+        As GLiNER.evaluate; gliner also drops some of the gold when it draws the relations to ask.
+
+        Raises:
             DataError: an example cannot be read.
-            TrainingError: the run cannot go on.
 
         """
-        config = training_config(arguments, freeze_components, bf16=bf16, fp16=fp16, model=self.config)
-        dev = None if eval_dataset is None else examples_of(eval_dataset)
-        train(self.extractor, examples_of(train_dataset), dev, output=output_dir, config=config)
-        return Trainer(self, Path(output_dir))
-
-    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True) -> None:
-        """Write the model in the published format, always as safetensors.
-
-        Raises:
-            CheckpointError: the folder cannot be written; what it held before is untouched.
-
-        """
-        self.extractor.save(save_directory)
-
-
-@dataclass(frozen=True, slots=True)
-class Trainer:
-    """What is left of a run: the `model`, and where its package is."""
-
-    model: GLiNER
-    output_dir: Path
-
-    def save_model(self, output_dir: str | Path | None = None) -> None:
-        """Write the model; without a folder, it is in `output_dir` already."""
-        if output_dir is not None and Path(output_dir) != self.output_dir:
-            self.model.save_pretrained(output_dir)
-
-
-def _decode(
-    flat_ner: bool,
-    threshold: float,
-    multi_label: bool,
-    relation_threshold: float | None = None,
-    adjacency_threshold: float | None = None,
-) -> DecodeOptions:
-    return DecodeOptions(
-        threshold=threshold,
-        overlap="flat" if flat_ner else "nested",
-        multi_label=multi_label,
-        relation_threshold=relation_threshold,
-        adjacency_threshold=adjacency_threshold,
-    )
-
-
-def _readable(texts: str | Sequence[Any]) -> list[str]:
-    """Texts as a list; what is none of them (None) is empty and has no entities, as in gliner."""
-    return [text if isinstance(text, str) else "" for text in ([texts] if isinstance(texts, str) else texts)]
-
-
-def _named(labels: Any) -> tuple[dict[str, str] | None, Any]:
-    """What to ask, and the name of each description where labels are given as a mapping."""
-    if isinstance(labels, str):
-        return None, [labels]
-    if not isinstance(labels, Mapping):
-        return None, labels
-    names = {description: name for name, description in labels.items()}
-    if len(names) < len(labels):
-        raise DataError("`labels` must describe each name differently, but two descriptions are the same.")
-    return names, list(names)
-
-
-def _dictionaries(entities: Sequence[Entity], names: Mapping[str, str] | None) -> Entities:
-    found = [entity.to_dict() for entity in entities]
-    return found if names is None else [entity | {"label": names[entity["label"]]} for entity in found]
-
-
-def _relation_dictionaries(found: Extraction, names: Mapping[str, str] | None) -> Entities:
-    """As gliner lays them out; `entity_idx` is the place among the entities."""
-    place = {id(entity): index for index, entity in enumerate(found.entities)}
-
-    def end(entity: Entity) -> dict[str, Any]:
-        kind = entity.label if names is None else names[entity.label]
-        return {
-            "start": entity.start,
-            "end": entity.end,
-            "text": entity.text,
-            "type": kind,
-            "entity_idx": place[id(entity)],
-        }
-
-    return [{"head": end(r.head), "tail": end(r.tail), "relation": r.label, "score": r.score} for r in found.relations]
-
-
-def _told(micro: Counts) -> tuple[str, float]:
-    return f"P: {micro.precision:.2%}\tR: {micro.recall:.2%}\tF1: {micro.f1:.2%}\n", micro.f1
+        options = decode_options(flat_ner, threshold, multi_label, relation_threshold, adjacency_threshold)
+        report = self._report(test_data, entity_types, relation_types, options)
+        return told(report.micro), told(Counts() if report.relations is None else report.relations.micro)
