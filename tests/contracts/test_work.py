@@ -11,10 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spanwright
-from spanwright.config import LossOptions
+from spanwright.config import LoopOptions, LossOptions
 from spanwright.tensors import EncodedBatch
 from spanwright.training.step import Stepper
 from spanwright.training.stream import MicroBatch
+from spanwright.training.world import open_world
 from support.loop import training_batch
 from support.tiny import LABELS, random_text, tiny_extractor
 
@@ -85,9 +86,9 @@ def test_little_of_what_the_network_reads_is_padding(monkeypatch):
     seen = Counter()
     real = type(extractor.model)._scores
 
-    def note(model, batch: EncodedBatch, threshold):
+    def note(model, batch: EncodedBatch, *thresholds):
         seen.update(padded=batch.attention_mask.numel(), real=int(batch.attention_mask.sum()), batches=1)
-        return real(model, batch, threshold)
+        return real(model, batch, *thresholds)
 
     monkeypatch.setattr(type(extractor.model), "_scores", note)
     extractor.extract_many(texts(300), LABELS)
@@ -105,31 +106,18 @@ def test_a_batch_waits_once_for_its_answers():
     assert operations.waits <= (1 + OF_LSTM) * batches  # the list of candidates, which a GPU does not wait for either
 
 
-def test_a_step_waits_for_its_losses_and_its_norm_alone():
+def test_a_step_waits_as_often_for_one_micro_batch_as_for_four(tmp_path):
     extractor = tiny_extractor("deberta-v2")
     batch, targets = training_batch(extractor)
     micro = MicroBatch(batch, targets, ("a", "b"))
-
-    class World:
-        device = torch.device("cpu")
-        size = 1
-        scales_loss = False
-
-        def sum(self, value):
-            return value
-
-        def synchronising(self, model, last):
-            return torch.enable_grad()
-
-        def backward(self, loss):
-            loss.backward()
-
-        def gradient_norm(self, max_norm):
-            return 1.0
-
     optimizer = torch.optim.SGD(extractor.model.parameters(), lr=0.0)
-    stepper = Stepper(World(), extractor.model, optimizer, loss=LossOptions(), max_grad_norm=1.0)
-    for number in (1, 4):
-        with Operations() as operations:
-            stepper.step(1, [micro] * number)
-        assert operations.waits == OF_LSTM * number  # nothing of our own, however many micro-batches
+    waits = []
+    with open_world(LoopOptions(), tmp_path, "cpu") as world:
+        model, stepped = world.prepare(extractor.model, optimizer)
+        stepper = Stepper(world, model, stepped, loss=LossOptions(), max_grad_norm=1.0)
+        for number in (1, 4):
+            with Operations() as operations:
+                stepper.step(1, lambda n=number: [micro] * n, received=lambda: 0)
+            waits.append(operations.waits - OF_LSTM * number)
+        world.release(model)
+    assert waits[0] == waits[1] <= 3  # for the losses, the norm, and whether that is finite

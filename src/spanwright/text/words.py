@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import get_args
 
 from spanwright.config import Splitter
@@ -52,12 +53,11 @@ def splitter(name: Splitter | str) -> Split:
         ConfigError: there is no such splitter.
 
     """
-    cut = cutter(name)
+    return partial(_split, cutter(name))
 
-    def split(text: str) -> tuple[Word, ...]:
-        return tuple(Word(text[start:end], start, end) for start, end in cut(text))
 
-    return split
+def _split(cut: Callable[[str], Bounds], text: str) -> tuple[Word, ...]:
+    return tuple(Word(text[start:end], start, end) for start, end in cut(text))
 
 
 def cutter(name: Splitter | str) -> Callable[[str], Bounds]:

@@ -45,18 +45,18 @@ class Scene:
         model, encoder = self.extractor.model, self.extractor.encoder
         inside = model._scores
 
-        def network(batch, threshold):
+        def network(batch, threshold, adjacency):
             self.reach("network")
             assert flags(model) == dict.fromkeys(flags(model), False) or torch.is_grad_enabled()
             if batch is self.batch and not torch.is_grad_enabled():
                 return self.scores
-            return inside(batch, threshold)
+            return inside(batch, threshold, adjacency)
 
         patch.setattr(model, "_scores", network)
         for owner, name, point in (
             (encoder.subtokens, "ids", "tokenizer"),
             (encoder, "encode", "encode"),
-            (files, "_settle", "disk"),
+            (files, "settle", "disk"),
         ):
             patch.setattr(owner, name, self._watched(getattr(owner, name), point))
         import spanwright.extractor as module
