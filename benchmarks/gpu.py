@@ -26,7 +26,7 @@ SHAPES = ("minilm-l6", "deberta-v3-base", "modernbert-base")
 
 def look(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows of one shape."""
-    few = 24 if options.quick else 2000
+    few = 24 if options.quick else options.few
     texts, labels = shapes.short_texts(options.texts), shapes.label_names()
     mixed = shapes.mixed_texts(options.texts // 4)
     extractor = shapes.extractor(shape, tokenizer_folder=options.tokenizer)
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, choices=shapes.SHAPES)
     parser.add_argument("--texts", type=int, default=20_000)
+    parser.add_argument("--few", type=int, default=2000, help="texts that gliner is measured on")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder; default MiniLM's or one made here")
     parser.add_argument("--training", nargs="*", default=["fp32:32:0", "bf16:32:14", "bf16:96:14"])
     parser.add_argument("--quick", action="store_true", help="a few texts, to see that the script runs")

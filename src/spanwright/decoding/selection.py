@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spanwright.config import DEFAULT_THRESHOLD, DecodeOptions
 from spanwright.pairs import Pairs, best_pairs, pairs
@@ -23,14 +24,16 @@ class Selection:
     def __init__(self, scores: Scores, labels: Labels, options: DecodeOptions, *, whole: bool = True) -> None:
         """Selects at once where the host computes itself or the scores are of a token model; else asynchronously.
 
-        whole: also spans that `resolve` can never keep; a token model may have a million of them.
+        whole: also spans that `resolve` can never keep; a token model may have a million of them, and a span model ten
+            for each that it keeps.
         """
         self._asked = (scores, labels, options)
         self._whole = whole or options.multi_label or options.overlap != "flat"
         self._copy: Tensor | None = None
         self._found: Pairs | None = None
         if isinstance(scores, SpanScores) and scores.logits.is_cuda:
-            self._copy = _bounded(scores, labels, options, _ROOM * len(labels)).to("cpu", non_blocking=True)
+            room = _ROOM * len(labels)
+            self._copy = _bounded(scores, labels, options, room, whole=self._whole).to("cpu", non_blocking=True)
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._done.record()
         else:
@@ -57,7 +60,7 @@ class Selection:
 
 def _found(scores: Scores, labels: Labels, options: DecodeOptions, whole: bool) -> Pairs:
     if isinstance(scores, SpanScores):
-        values, kept = _of_spans(scores, labels, options)
+        values, kept = _of_spans(scores, labels, options, whole=whole)
         row, first, width, column = kept.nonzero(as_tuple=True)
         return Pairs(row, first, first + width, column, values[kept])
     if scores.candidates is not None:
@@ -66,25 +69,44 @@ def _found(scores: Scores, labels: Labels, options: DecodeOptions, whole: bool) 
     return pairs(scores, thresholds) if whole else best_pairs(scores, thresholds)
 
 
-def _bounded(scores: SpanScores, labels: Labels, options: DecodeOptions, room: int) -> Tensor:
+def _bounded(scores: SpanScores, labels: Labels, options: DecodeOptions, room: int, *, whole: bool = True) -> Tensor:
     """The number of spans found, then the flat indices of the first `room` of them, then their scores.
 
     Of a fixed size, so that nothing has to wait until the number is known.
     """
-    values, kept = (each.flatten() for each in _of_spans(scores, labels, options))
+    values, kept = (each.flatten() for each in _of_spans(scores, labels, options, whole=whole))
     place = kept.cumsum(0)
     slot = torch.where(kept, (place - 1).clamp_max(room), room)
     index = slot.new_zeros(room + 1).scatter_(0, slot, torch.arange(len(slot), device=slot.device))[:room]
     return torch.cat([place[-1:].double(), index.double(), values[index].double()])
 
 
-def _of_spans(scores: SpanScores, labels: Labels, options: DecodeOptions) -> tuple[Tensor, Tensor]:
+def _of_spans(
+    scores: SpanScores, labels: Labels, options: DecodeOptions, *, whole: bool = True
+) -> tuple[Tensor, Tensor]:
     """Scores (B, L, K, C), and which are real and above their threshold."""
     values = torch.sigmoid(scores.logits.detach().float())
     thresholds = _thresholds(labels, values.shape[-1], values, options)
     if isinstance(thresholds, Tensor):
         thresholds = thresholds.unsqueeze(2)
-    return values, scores.cell_mask() & (values > thresholds)
+    kept = scores.cell_mask() & (values > thresholds)
+    return values, kept if whole else kept & _unbeaten(values.masked_fill(~kept, -1.0))
+
+
+def _unbeaten(values: Tensor) -> Tensor:
+    """(B, L, K, C) False for spans that hold one of a higher score, itself under another label or a part of it.
+
+    Where no two entities may share a word, such a span is never kept: what keeps out the inner one has a word of the
+    outer one too, and comes before it.
+    """
+    best = values.amax(dim=-1)
+    inner = best[..., 0]  # the best of all spans within [l, l + width]
+    standing = [torch.ones_like(inner, dtype=torch.bool)]
+    for width in range(1, best.shape[2]):
+        held = torch.maximum(inner, F.pad(inner[:, 1:], (0, 1), value=-1.0))
+        standing.append(best[..., width] >= held)
+        inner = torch.maximum(best[..., width], held)
+    return (values == best.unsqueeze(-1)) & torch.stack(standing, dim=2).unsqueeze(-1)
 
 
 def _of_head(scores: TokenScores, labels: Labels, options: DecodeOptions) -> Pairs:

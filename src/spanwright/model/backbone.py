@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoConfig, AutoModel, MT5EncoderModel, PretrainedConfig, PreTrainedModel, T5EncoderModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -42,9 +44,10 @@ class Backbone(nn.Module):
         length = input_ids.shape[1]
         if input_ids.is_cuda:
             input_ids, attention_mask = self._aligned(input_ids, attention_mask)
-        output = self.transformer(
-            input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=self.fuser is not None
-        )
+        with _attention_kernels(input_ids.device):
+            output = self.transformer(
+                input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=self.fuser is not None
+            )
         states = output.last_hidden_state
         if self.fuser is not None:
             states = self.fuser(output.hidden_states[1:], attention_mask)  # the first are the embeddings
@@ -91,6 +94,13 @@ class Backbone(nn.Module):
         tables = [n for n, m in self.transformer.named_modules() if "embed" in n.rsplit(".", 1)[-1] and n]
         names = tables + [f"{name}.{index}" for index in range(num_layers)]
         return [f"backbone.transformer.{part}" for part in names]
+
+
+def _attention_kernels(device: torch.device) -> AbstractContextManager[Any]:
+    """Without cuDNN's attention on a GPU, which plans anew for every shape: milliseconds a layer, and shapes vary."""
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def transformer_config(published: Mapping[str, Any]) -> PretrainedConfig:
