@@ -32,7 +32,7 @@ class SpanScorer(nn.Module):
         """Words (B, L, D) -> for each width k + 1 the vectors (B, max(L - k, 0), D) of its spans, in starts' order."""
 
     def forward(self, words: Tensor, labels: Tensor, word_mask: Tensor) -> Tensor:
-        """Words (B, L, D), labels (B, C, D) -> logits (B, L, K, C), meaningless where the span ends after L words."""
+        """Words (B, L, D), labels (B, C, D) -> logits (B, L, K, C), 0 where the span ends after L words."""
         columns = labels.transpose(1, 2)
         return self._stacked(words.shape[1], (vectors @ columns for vectors in self.vectors(words, word_mask)))
 
@@ -76,10 +76,8 @@ class MarkerSpans(SpanScorer):
         label_weights = (labels @ last.weight).transpose(1, 2)
         label_bias = (labels @ last.bias).unsqueeze(1)
         starts, ends = self._halves(words, word_mask)
-        if starts.is_cuda and starts.numel() * self.max_width <= _AT_ONCE:
-            hidden = self._all_widths(starts, ends)
-            logits: Tensor = hidden @ label_weights.unsqueeze(1) + label_bias.unsqueeze(1)
-            return logits
+        if self._fits_at_once(starts):
+            return self._all_widths(starts, ends, label_weights, label_bias)
         by_width = self._by_width(starts, ends)
         return self._stacked(words.shape[1], (states @ label_weights + label_bias for states in by_width))
 
@@ -103,11 +101,16 @@ class MarkerSpans(SpanScorer):
             room = max(length - width, 0)
             yield self.out_project.dropout(F.relu(starts[:, :room] + ends[:, length - room :]))
 
-    def _all_widths(self, starts: Tensor, ends: Tensor) -> Tensor:
-        """The same at once (B, L, K, 4D): a tenth of the kernels, where a GPU has little to do in each."""
+    def _fits_at_once(self, starts: Tensor) -> bool:
+        return starts.is_cuda and starts.numel() * self.max_width <= _AT_ONCE
+
+    def _all_widths(self, starts: Tensor, ends: Tensor, label_weights: Tensor, label_bias: Tensor) -> Tensor:
+        """The logits at once, by way of (B, L, K, 4D): a tenth of the kernels, where a GPU has little to do in each."""
         ahead = F.pad(ends, (0, 0, 0, self.max_width - 1)).unfold(1, self.max_width, 1).transpose(2, 3)
-        hidden: Tensor = self.out_project.dropout(F.relu(starts.unsqueeze(2) + ahead))
-        return hidden
+        hidden = self.out_project.dropout(F.relu(starts.unsqueeze(2) + ahead))
+        logits: Tensor = hidden @ label_weights.unsqueeze(1) + label_bias.unsqueeze(1)
+        words, widths = (torch.arange(size, device=logits.device) for size in logits.shape[1:3])
+        return logits.masked_fill((words[:, None] + widths >= len(words)).unsqueeze(-1), 0)
 
     def _halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """What a span's start and what its end (with the row's part) bring to the hidden layer: (B, L, 4D) each."""

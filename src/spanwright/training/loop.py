@@ -36,7 +36,7 @@ from spanwright.training.state import (
     state_of_step,
 )
 from spanwright.training.step import Stepper
-from spanwright.training.stream import MicroBatch, MicroBatches, stream
+from spanwright.training.stream import MicroBatch, MicroBatches, dead_workers_named, stream
 from spanwright.training.validation import Interrupted, Validator
 from spanwright.training.world import World
 
@@ -119,7 +119,7 @@ class Loop:
                 world.agreement.on_main(lambda: clear_leftovers(self._output))
                 seed_all(self._config.training.seed, rank=world.rank)
                 self._restore(run, resume, say)
-                with run.recorder.running(run.progress.step, run.schedule.num_steps):
+                with dead_workers_named(), run.recorder.running(run.progress.step, run.schedule.num_steps):
                     self._train(run)
                 return self._finish(run)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -139,12 +140,22 @@ def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_wor
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=ignore_stop_signals if num_workers else None,
     )
+    yield from loader
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Say in one sentence that a worker process of `stream` died.
+
+    It spans the whole loop: torch's handler of SIGCHLD raises wherever the main thread is at that moment, and that is
+    seldom in the loader.
+    """
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
-        if num_workers and "DataLoader worker" in str(error):
-            raise TrainingError(
-                f"Every loader process must live, but one did not: {str(error).splitlines()[0]} Memory may have run "
-                "out; lower `training.num_workers`, or go on with `--resume`."
-            ) from error
-        raise
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            f"Every loader process must live, but one did not: {str(error).splitlines()[0]} Memory may have run "
+            "out; lower `training.num_workers`, or go on with `--resume`."
+        ) from error

@@ -13,9 +13,11 @@ from spanwright.model.spans import MarkerSpans
 from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_config, tiny_extractor
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["one width after another", "all widths at once, as on a GPU"])
 @pytest.mark.parametrize(("length", "width"), [(7, 3), (2, 5), (1, 1), (5, 5)])
-def test_the_factorised_head_equals_the_formula_as_published(length, width):
+def test_the_factorised_head_equals_the_formula_as_published(length, width, at_once, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(MarkerSpans, "_fits_at_once", lambda *_: at_once)
     head = MarkerSpans("markerV0", 8, max_width=width, dropout=0.0)
     words, labels = torch.randn(2, length, 8, requires_grad=True), torch.randn(2, 3, 8)
     found = head(words, labels, torch.ones(2, length, dtype=torch.bool))
@@ -89,16 +91,3 @@ def test_an_unknown_encoder_is_refused():
     with pytest.raises(CheckpointError, match="Did you mean `bert`"):
         transformer_config({"model_type": "bertt"})
     assert transformer_config({"hidden_size": 32, "auto_map": {"AutoModel": "x.Y"}}).model_type == "deberta-v2"
-
-
-def test_all_widths_at_once_are_those_one_by_one():
-    """What a GPU computes of short batches, and what everything else does."""
-    from spanwright.model.spans import MarkerSpans
-
-    torch.manual_seed(0)
-    spans = MarkerSpans("markerV0", 16, max_width=4, dropout=0.0)
-    for length in (1, 3, 7):
-        halves = spans._halves(torch.randn(2, length, 16), torch.ones(2, length, dtype=torch.bool))
-        at_once = spans._all_widths(*halves)
-        for width, states in enumerate(spans._by_width(*halves)):
-            torch.testing.assert_close(at_once[:, : states.shape[1], width], states)

@@ -90,7 +90,7 @@ def scripted_run(folder, monkeypatch, *, forgetting=""):
     def measured(self, *_):
         value = SCORES[now[-1]]
         counts = type("Micro", (), {"f1": value, "precision": value, "recall": value})()
-        report = type("Report", (), {"micro": counts, "macro_f1": value})()
+        report = type("Report", (), {"micro": counts, "macro_f1": value, "headline_f1": value, "relations": None})()
         return type("Measured", (), {"report": report, "loss": 0.1})()
 
     monkeypatch.setattr(loop_module.Loop, "_validate", note)
