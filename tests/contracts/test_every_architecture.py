@@ -50,7 +50,7 @@ def test_saved_and_loaded_it_is_the_same(changes, tmp_path):
 
 @every_architecture
 def test_it_learns_eight_sentences_by_heart(changes, tmp_path):
-    """Figures of twenty seeds: docs/log.md. A run ends a hundred steps after the last gain.
+    """Figures of several seeds: docs/log.md. A run ends a hundred steps after the last gain.
 
     The encoder knows relative positions, as those of published models do: that a marker means the label after it is
     then learnt in tens of steps, with absolute ones in hundreds, and with dropout on 32 features hardly at all.
