@@ -24,6 +24,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -57,7 +58,6 @@ def life(output: Path, seed: int, *, resume: bool, dropout: float = 0.3, **train
 
     `seed` spoils the weights that it begins with: nothing of them may show in the end of a resumed run.
     """
-    run_module.draw_curve = lambda _: None
     extractor = Extractor.from_pretrained(model_folder(), device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for parameter in extractor.model.parameters() if seed else ():
@@ -67,7 +67,8 @@ def life(output: Path, seed: int, *, resume: bool, dropout: float = 0.3, **train
             module.p = min(module.p, dropout)
     options = LoopOptions(**{"max_steps": STEPS, "batch_size": 3, "save_every": 1, "keep_states": STEPS, **training})
     config = TrainConfig(training=options, optimizer=RATES, validation=ValidationOptions(every=7, threshold=0.3))
-    train(extractor, sentences(), sentences(), output=output, config=config, device=DEVICE, resume=resume)
+    with mock.patch.object(run_module, "draw_curve"):
+        train(extractor, sentences(), sentences(), output=output, config=config, device=DEVICE, resume=resume)
 
 
 def exact_resume(precision: str, accumulate: int) -> Result:
@@ -75,7 +76,10 @@ def exact_resume(precision: str, accumulate: int) -> Result:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        right, told = _exact_resume(precision, accumulate)
+        try:
+            right, told = _exact_resume(precision, accumulate)
+        finally:
+            torch.use_deterministic_algorithms(False)
     undetermined = {str(w.message).split(" does not have")[0] for w in caught if "deterministic" in str(w.message)}
     return right, told + (f"; not deterministic: {', '.join(sorted(undetermined))}" if undetermined else "")
 
