@@ -276,13 +276,17 @@ class LossOptions:
 class LabelOptions:
     """Section `[labels]`: which labels a training row is asked.
 
-    max_labels: a row asks all its own labels, then negatives from the data set's inventory up to this many.
-    num_negatives: at most this many negatives instead (None: as many as fit). max_relations: as max_labels, of the
-    labels of relations.
+    max_labels: a row asks all its own labels, then negatives from the inventory of its source up to this many.
+    num_negatives: at most this many negatives instead (None: as many as fit). varied: how many a row gets is drawn anew
+    each time, from one to as many as may be. stated_only: sources whose rows get no negatives but those that they
+    state, where they state any: with an open vocabulary, a label drawn at random may well hold. max_relations: as
+    max_labels, of the labels of relations.
     """
 
     max_labels: int = 25
     num_negatives: int | None = None
+    varied: bool = False
+    stated_only: tuple[str, ...] = ()
     max_relations: int = 25
 
     def __post_init__(self) -> None:
@@ -291,6 +295,37 @@ class LabelOptions:
         require(
             self.num_negatives is None or self.num_negatives >= 0, "num_negatives", "be 0 or more", self.num_negatives
         )
+        drawn = not self.varied or self.num_negatives != 0
+        require(drawn, "num_negatives", "be at least 1 where it is `varied`", self.num_negatives)
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Section `[mixture]`: how often the rows of each source (key `src` of a line) are seen in an epoch.
+
+    power: a source of n rows is drawn in proportion to n to this power: 1 as it is, 0 all alike. shares: sources that
+    have a given share of an epoch's rows, in [0, 1]; the others divide the rest. An epoch has as many rows as the data;
+    a source's rows come again only when all of them have come.
+    """
+
+    power: float = 1.0
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.power <= 1, "power", "lie in [0, 1]", self.power)
+        for source, share in self.shares.items():
+            require(_is_share(share), f"shares.{source}", "be a share in [0, 1]", share)
+        total = sum(self.shares.values())
+        require(total <= 1 + 1e-9, "shares", "sum to 1 at most", total)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row comes once in an epoch."""
+        return self.power == 1 and not self.shares
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 @dataclass(frozen=True)
@@ -389,6 +424,7 @@ class TrainConfig:
     training: LoopOptions = LoopOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     labels: LabelOptions = LabelOptions()
+    mixture: MixtureOptions = MixtureOptions()
     loss: LossOptions = LossOptions()
     validation: ValidationOptions = ValidationOptions()
     model: NewModelOptions = NewModelOptions()

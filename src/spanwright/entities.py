@@ -120,8 +120,9 @@ class Example:
     """A gold datum: a text, its words and the spans that are right.
 
     `labels` are exactly the labels to ask this row (None: let the label sampler choose); `negatives` are labels
-    known to be absent. `gold_relations` is None where nobody annotated relations. `origin` names the place it was read
-    from, as in ``train.jsonl:17``.
+    known to be absent. `gold_relations` is None where nobody annotated relations. `source` names the data set that the
+    example is of, where several are mixed: what another source calls absent says nothing of this one. `origin` names
+    the place it was read from, as in ``train.jsonl:17``.
     """
 
     text: str
@@ -130,6 +131,7 @@ class Example:
     labels: tuple[str, ...] | None = None
     negatives: tuple[str, ...] = ()
     gold_relations: RelationGold | None = None
+    source: str = ""
     origin: str = field(default="", compare=False)
 
     @classmethod
@@ -141,10 +143,12 @@ class Example:
         labels: tuple[str, ...] | None = None,
         negatives: tuple[str, ...] = (),
         gold_relations: RelationGold | None = None,
+        source: str = "",
         origin: str = "",
     ) -> Example:
         """An example of words without their original text: they are joined by single spaces."""
-        return cls(" ".join(words), join_words(words), tuple(spans), labels, negatives, gold_relations, origin)
+        text, placed = " ".join(words), join_words(words)
+        return cls(text, placed, tuple(spans), labels, negatives, gold_relations, source, origin)
 
     @property
     def relations(self) -> tuple[SpanRelation, ...]:

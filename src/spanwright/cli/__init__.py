@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import typer
 
+from spanwright.cli.benchmark import benchmark
 from spanwright.cli.check import check
 from spanwright.cli.convert import convert
 from spanwright.cli.evaluate import evaluate
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for verb in (train, evaluate, extract, check, convert, inspect):
     app.command()(verb)
+app.add_typer(benchmark, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)

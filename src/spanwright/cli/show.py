@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from spanwright.checkpoint import Inspection
     from spanwright.evaluation import RelationReport, Report
+    from spanwright.evaluation.zero_shot import ZeroShot
 
 
 def print_json(value: Any) -> None:
@@ -55,6 +56,30 @@ def _print_relations(console: Console, report: RelationReport) -> None:
     for name, counts, style in (("micro", report.micro, "bold"), ("with both labels", report.strict, None)):
         table.add_row(name, *_percents(counts.precision, counts.recall, counts.f1), *_counts(counts), style=style)
     console.print(table)
+
+
+def print_zero_shot(result: ZeroShot, *, title: str) -> None:
+    """Each data set's figures with its interval, then the mean."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("data set")
+    for name in ("sentences", "labels", "precision", "recall", "F1", "95 %"):
+        table.add_column(name, justify="right")
+    for each in result.results:
+        micro = each.report.micro
+        table.add_row(
+            each.name,
+            f"{each.report.num_examples:,}",
+            str(len(each.labels)),
+            *_percents(micro.precision, micro.recall, micro.f1),
+            " to ".join(f"{100 * bound:.1f}" for bound in each.interval),
+        )
+    table.add_section()
+    bounds = " to ".join(f"{100 * bound:.1f}" for bound in result.interval)
+    table.add_row("mean", "", "", "", "", f"{result.mean_f1:.1%}", bounds, style="bold")
+    Console().print(table)
 
 
 def print_inspection(found: Inspection) -> None:

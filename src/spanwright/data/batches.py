@@ -7,6 +7,8 @@ from array import array
 from collections.abc import Sequence
 from typing import overload
 
+from spanwright.data.mixture import Mixture
+
 _BUCKET_BATCHES = 64  # full batches whose rows are sorted together: long enough to save padding, short enough to mix
 
 
@@ -33,14 +35,22 @@ class BatchPlan(Sequence[list[int]]):
         return self._rows[self._ends[place] : self._ends[place + 1]].tolist()
 
 
-def plan_batches(costs: Sequence[int], *, batch_size: int, max_tokens: int, seed: int, epoch: int) -> BatchPlan:
+def plan_batches(
+    costs: Sequence[int],
+    *,
+    batch_size: int,
+    max_tokens: int,
+    seed: int,
+    epoch: int,
+    mixture: Mixture | None = None,
+) -> BatchPlan:
     """The micro-batches of an epoch, as indices into `costs` (subtokens of each row); a function of its arguments.
 
-    Every row occurs once. A batch has at most `batch_size` rows, and its padded size (rows times the longest) is at
-    most `max_tokens`, unless it is a single row.
+    Every row occurs once, or as often as `mixture` says. A batch has at most `batch_size` rows, and its padded size
+    (rows times the longest) is at most `max_tokens`, unless it is a single row.
     """
     rng = random.Random(f"{seed}/{epoch}/order")
-    shuffled = array("I", range(len(costs)))
+    shuffled = array("I", range(len(costs))) if mixture is None else mixture.rows(seed=seed, epoch=epoch)
     rng.shuffle(shuffled)
     rows, ends = array("I"), array("I", [0])
     bucket = batch_size * _BUCKET_BATCHES

@@ -42,8 +42,8 @@ class Fit:
 class IndexedExamples(Sequence[Example]):
     """The examples of a JSON-lines file, in 20 bytes each.
 
-    inventory, relations: all labels and relations that they speak of; losses: as `Loaded.skipped`, the first of them;
-    digest: as `digest_of`.
+    inventories: all labels that those of each source speak of; relations: all relations; losses: as `Loaded.skipped`,
+    the first of them; digest: as `digest_of`.
 
     Raises:
         DataError: as `load_examples`; or, later, the file has changed since it was indexed.
@@ -60,7 +60,9 @@ class IndexedExamples(Sequence[Example]):
         self.widths: Counter[int] = Counter()
         self.relation_widths: Counter[float] = Counter()
         self._file: int | None = None
-        labels: set[str] = set()
+        self._sources = array("H")
+        names: dict[str, int] = {}
+        labels: dict[str, set[str]] = {}
         relations: set[str] = set()
         digest = hashlib.blake2b(digest_size=8)
         tally = Tally(path, skip_invalid=skip_invalid, limit=_LISTED)
@@ -78,17 +80,23 @@ class IndexedExamples(Sequence[Example]):
             self.num_words.append(len(example.words))
             self.widths.update(span.end - span.start for span in example.spans)
             self.relation_widths.update(map(width_of, set(example.relations)))
-            labels.update(label_inventory([example]))
+            self._sources.append(names.setdefault(example.source, len(names)))
+            labels.setdefault(example.source, set()).update(label_inventory([example]))
             relations.update(relation_inventory([example]))
             digest.update(_content(example))
         tally.require_readable()
-        self.inventory = sorted(labels)
+        self.source_names = tuple(names)
+        self.inventories = {source: sorted(known) for source, known in sorted(labels.items())}
         self.relations = sorted(relations)
         self.losses: tuple[Defect, ...] = tuple(tally.losses)
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._offsets)
+
+    def source_of(self, index: int) -> str:
+        """The source of an example."""
+        return self.source_names[self._sources[index]]
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -158,6 +166,11 @@ class IndexedRows(Sequence[Example]):
                 self.costs.append(fit.cost_of(row))
         self.coverage = _coverage(examples, len(self), fit.max_width, account)
 
+    @property
+    def sources(self) -> Iterator[str]:
+        """The source of each row."""
+        return map(self._examples.source_of, self._places)
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -190,6 +203,8 @@ def _content(example: Example) -> bytes:
     content: tuple[object, ...] = (example.word_texts, spans, example.labels, example.negatives)
     if example.gold_relations is not None:
         content += (example.gold_relations,)
+    if example.source:
+        content += (example.source,)
     return repr(content).encode("utf-8", "surrogatepass")
 
 

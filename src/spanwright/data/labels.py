@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spanwright.config import LabelOptions
@@ -15,33 +15,53 @@ class LabelSampler:
     """The labels and relations to ask each row, a function of (seed, epoch, index) and of nothing else.
 
     A row that says its labels is asked those. Any other is asked all labels of its own gold spans and the negatives
-    that it states, then labels of the data set's inventory that it does not carry, up to `max_labels`: with an
+    that it states, then labels of its source's inventory that it does not carry, up to `max_labels`: with an
     inventory that fits, every row is asked the whole of it, and a row without entities teaches "nothing here". The
     order is shuffled, so that no label is learnt by its place. Relations are asked likewise, of rows where somebody
     annotated them.
     """
 
     def __init__(
-        self, inventory: Sequence[str], options: LabelOptions, *, seed: int, relations: Sequence[str] = ()
+        self,
+        inventory: Sequence[str] | Mapping[str, Sequence[str]],
+        options: LabelOptions,
+        *,
+        seed: int,
+        relations: Sequence[str] = (),
     ) -> None:
-        """`relations`: the data set's inventory of relations."""
-        self._inventory = tuple(dict.fromkeys(inventory))
+        """`inventory`: of all rows, or of each source; `relations`: of all rows."""
+        by_source = inventory if isinstance(inventory, Mapping) else {"": inventory}
+        self._by_source = {source: tuple(dict.fromkeys(labels)) for source, labels in by_source.items()}
+        self._all = tuple(dict.fromkeys(label for labels in self._by_source.values() for label in labels))
         self._relations = tuple(dict.fromkeys(relations))
         self._options = options
         self._seed = seed
 
     def description(self) -> dict[str, int | str]:
         """What the draw depends on beside a row and its place."""
-        names = "\0".join([*self._inventory, *(f"\1{relation}" for relation in self._relations)])
-        digest = hashlib.blake2b(names.encode("utf-8", "surrogatepass"), digest_size=8)
-        return {"seed": self._seed, "inventory": len(self._inventory), "digest": digest.hexdigest()}
+        names = [
+            label
+            for source, labels in self._by_source.items()
+            for label in (*([f"\2{source}"] * bool(source)), *labels)
+        ]
+        names += (f"\1{relation}" for relation in self._relations)
+        digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=8)
+        return {"seed": self._seed, "inventory": len(self._all), "digest": digest.hexdigest()}
 
     def labels_for(self, example: Example, *, epoch: int, index: int) -> tuple[str, ...]:
         """The labels that row `index` is asked in `epoch`, each once."""
         rng = random.Random(f"{self._seed}/{epoch}/{index}")  # a string seeds by its SHA-512, on every platform alike
         positives = dict.fromkeys(span.label for span in example.spans)
         asked = _Asked(list(positives), example.labels, example.negatives)
-        return asked.drawn(rng, self._inventory, self._options.max_labels, self._options.num_negatives)
+        inventory: Sequence[str] = self._by_source.get(example.source, self._all)
+        if example.source in self._options.stated_only and example.negatives:
+            inventory = ()
+        return asked.drawn(rng, inventory, self._options.max_labels, self._number(rng))
+
+    def _number(self, rng: random.Random) -> int | None:
+        """The most negatives of a row."""
+        most = self._options.num_negatives
+        return rng.randint(1, self._options.max_labels if most is None else most) if self._options.varied else most
 
     def relations_for(self, example: Example, *, epoch: int, index: int) -> tuple[str, ...]:
         """The relations that row `index` is asked in `epoch`, each once; none where nobody annotated them."""
@@ -85,8 +105,9 @@ class _Asked:
         if len(stated) >= room:
             return rng.sample(stated, room)
         excluded = taken | set(stated)
-        others = [label for label in inventory if label not in excluded]
-        return stated + rng.sample(others, min(room - len(stated), len(others)))
+        # so many that enough are left without the excluded ones: an inventory of thousands is never gone through
+        drawn = rng.sample(inventory, min(room - len(stated) + len(excluded), len(inventory)))
+        return stated + [label for label in drawn if label not in excluded][: room - len(stated)]
 
 
 def label_inventory(examples: Sequence[Example]) -> list[str]:
@@ -95,6 +116,16 @@ def label_inventory(examples: Sequence[Example]) -> list[str]:
         {span.label for example in examples for span in example.spans}
         | {label for example in examples for label in (*(example.labels or ()), *example.negatives)}
     )
+
+
+def inventories(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """All labels that the examples of each source speak of, sorted."""
+    by_source: dict[str, set[str]] = {}
+    for example in examples:
+        known = by_source.setdefault(example.source, set())
+        known.update(span.label for span in example.spans)
+        known.update(example.labels or (), example.negatives)
+    return {source: sorted(labels) for source, labels in sorted(by_source.items())}
 
 
 def relation_inventory(examples: Sequence[Example]) -> list[str]:

@@ -233,4 +233,8 @@ class RecordReader:
                 "warning",
             )
         relations = read_relations(note, value, found)
-        record.example = Example(text, words, tuple(unique), labels, negatives, relations, record.place)
+        source = value.get("src", "")
+        if not isinstance(source, str):
+            note("wrong-type", "src", f"`src` must be the name of a data set, but is {brief(source)}.", "warning")
+            source = ""
+        record.example = Example(text, words, tuple(unique), labels, negatives, relations, source, record.place)

@@ -90,6 +90,8 @@ def _json(example: Example, form: Format, lost: Counter[str]) -> str:
         record["ner_labels"] = list(example.labels)
     if example.negatives:
         record["ner_negatives"] = list(example.negatives)
+    if example.source:
+        record["src"] = example.source
     record |= _relations(example)
     _drop_zero(lost)
     return json.dumps(record, ensure_ascii=_has_surrogate(example.text))
@@ -120,6 +122,7 @@ def _conll(example: Example, lost: Counter[str]) -> tuple[str, list[Span]]:
         kept.append(span)
         tags[span.start : span.end] = [f"B-{span.label}"] + [f"I-{span.label}"] * (span.end - span.start - 1)
     lost["relations"] += len(example.relations)
+    lost["names of sources"] += bool(example.source)
     lost["lists of labels"] += (example.labels is not None) + bool(example.negatives)
     lost["spacing of texts"] += example.text != " ".join(example.word_texts)
     lines: list[str] = []

@@ -17,8 +17,9 @@ from spanwright.checkpoint.files import refusals
 from spanwright.config import LabelOptions, ModelConfig, NewModelOptions, TrainConfig
 from spanwright.data.coverage import Coverage, training_rows
 from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
-from spanwright.data.labels import LabelSampler, label_inventory, relation_inventory
+from spanwright.data.labels import LabelSampler, inventories, label_inventory, relation_inventory
 from spanwright.data.load import load_examples
+from spanwright.data.mixture import Mixture
 from spanwright.data.source import is_json_lines
 from spanwright.entities import Example
 from spanwright.errors import ConfigError, DataError
@@ -94,7 +95,7 @@ def train(
     held_out = None if dev is None else _read(dev, split, skip_invalid, say)
 
     known, known_relations = _inventories(examples)
-    inventory = sorted({*known, *label_inventory(held_out or [])})
+    inventory = sorted({label for labels in known.values() for label in labels} | {*label_inventory(held_out or [])})
     related: list[str] = []
     if extractor.model.config.finds_relations:
         related = sorted({*known_relations, *relation_inventory(held_out or [])})
@@ -107,7 +108,9 @@ def train(
     say(str(coverage) + ".")
     if not rows or not inventory:
         raise DataError("The training data must hold at least one sentence and one label, but hold none.")
-    batches = MicroBatches(rows, encoder, sampler, config.training, digest=digest_of(examples))
+    batches = MicroBatches(
+        rows, encoder, sampler, config.training, mixture=_mixture(rows, config), digest=digest_of(examples)
+    )
     validator = None
     if held_out is not None:
         if not held_out:
@@ -218,11 +221,19 @@ def _read(
     return examples
 
 
-def _inventories(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
-    """All labels and all relations that examples speak of."""
+def _inventories(examples: Sequence[Example]) -> tuple[dict[str, list[str]], list[str]]:
+    """All labels of each source and all relations that examples speak of."""
     if isinstance(examples, IndexedExamples):
-        return examples.inventory, examples.relations
-    return label_inventory(examples), relation_inventory(examples)
+        return examples.inventories, examples.relations
+    return inventories(examples), relation_inventory(examples)
+
+
+def _mixture(rows: Sequence[Example], config: TrainConfig) -> Mixture | None:
+    """How often the rows of each source come; None where each comes once."""
+    if config.mixture.is_plain:
+        return None
+    sources = rows.sources if isinstance(rows, IndexedRows) else (row.source for row in rows)
+    return Mixture(sources, config.mixture)
 
 
 def _rows(examples: Sequence[Example], windows: _Windows, reach: int | None) -> tuple[Sequence[Example], Coverage]:

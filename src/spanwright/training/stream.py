@@ -14,6 +14,7 @@ from spanwright.config import LoopOptions
 from spanwright.data.batches import BatchPlan, plan_batches
 from spanwright.data.indexed import IndexedRows
 from spanwright.data.labels import LabelSampler
+from spanwright.data.mixture import Mixture
 from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
 from spanwright.errors import TrainingError
@@ -55,10 +56,12 @@ class MicroBatches(Dataset[MicroBatch]):
         sampler: LabelSampler,
         options: LoopOptions,
         *,
+        mixture: Mixture | None = None,
         digest: str = "",
     ) -> None:
         """`digest` names the data that the rows come from: a run goes on with the same alone."""
         self.digest = digest
+        self._mixture = mixture
         self._rows = rows
         self._encoder = encoder
         self.sampler = sampler
@@ -96,6 +99,7 @@ class MicroBatches(Dataset[MicroBatch]):
                 max_tokens=self._options.max_batch_tokens,
                 seed=self._options.seed,
                 epoch=epoch,
+                mixture=self._mixture,
             )
             if len(self._firsts) == epoch + 1:
                 self._firsts.append(self._firsts[-1] + len(self._plans[epoch]))

@@ -15,7 +15,7 @@ from spanwright.data import load_examples
 from spanwright.data.batches import plan_batches
 from spanwright.data.coverage import training_rows
 from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
-from spanwright.data.labels import LabelSampler, label_inventory
+from spanwright.data.labels import LabelSampler, inventories
 from spanwright.text.windows import plan_windows
 from spanwright.text.words import splitter
 from spanwright.training.stream import MicroBatches, row_cost
@@ -72,7 +72,7 @@ def test_it_gives_what_a_held_file_gives(tmp_path):
     assert [indexed[place] for place in range(len(indexed))] == list(held.examples)
     assert indexed[3:6] == list(held.examples[3:6])
     assert [example.origin for example in indexed] == [example.origin for example in held.examples]
-    assert indexed.inventory == label_inventory(held.examples)
+    assert indexed.inventories == inventories(held.examples)
     assert indexed.losses == held.skipped
     rows, coverage = training_rows(held.examples, windows, max_width=4)
     lazy = IndexedRows(indexed, FIT)
@@ -115,7 +115,7 @@ def test_batches_are_the_same_and_resume_in_the_middle(tmp_path):
 
     indexed = IndexedExamples(path, split=SPLIT, cost_of=cost, skip_invalid=True)
     lazy = IndexedRows(indexed, Fit(windows, at_most_thirty, cost, 4))
-    sampler = LabelSampler(indexed.inventory, LabelOptions(), seed=0)
+    sampler = LabelSampler(indexed.inventories, LabelOptions(), seed=0)
     held, read = (MicroBatches(r, extractor.encoder, sampler, LoopOptions(batch_size=4)) for r in (rows, lazy))
     assert held.epoch_length == read.epoch_length
     for k in (5 * held.epoch_length + 3, 0, held.epoch_length, 2):  # any k, in any order

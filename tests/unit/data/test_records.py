@@ -34,6 +34,7 @@ def test_gliners_own_form(tmp_path):
     assert [(s.start, s.end, s.label) for s in example.spans] == FOUND
     assert example.labels == ("city", "person", "river")
     assert example.negatives == ("year",)
+    assert example.source == "x"
     assert example.origin.endswith("a.jsonl:1")
     assert example.text == "Ada went to New York"
 
