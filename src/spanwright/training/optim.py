@@ -38,6 +38,7 @@ def build_optimizer(model: GLiNER, options: OptimizerOptions) -> torch.optim.Ada
             for (backbone, matrix), parameters in groups.items()
         ],
         lr=options.lr,
+        betas=(0.9, options.beta2),
         fused=True,  # one pass over the weights instead of a dozen
     )
 
