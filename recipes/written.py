@@ -2,9 +2,9 @@
 
     python recipes/written.py FILE.txt ... --output schemas.jsonl.xz --held-out schemas_dev.jsonl.xz --against DIR
 
-A block is a header, `# topic | label; label; ...`, and sentences with `{mention|label}` in them. All mentions that fit a
-label of the header are marked, so that a label which is absent from a sentence is a negative there. One block in
-25 is held out. A sentence is left out that shares ten words in a row with a sentence below `--against`.
+A block is a header, `# topic | label; label; ...`, and sentences with `{mention|label}` in them. All mentions that fit
+a label of the header are marked, so that a label which is absent from a sentence is a negative there. One block in 25
+is held out. A sentence is left out that shares ten words in a row with a sentence below `--against`.
 """
 
 from __future__ import annotations
