@@ -13,7 +13,7 @@ import torch
 
 from spanwright import modes
 from spanwright.arguments import checked_labels, chosen_device, chosen_dtype, labels_per_text, require_texts
-from spanwright.checkpoint import Package, fetch_package, save_package
+from spanwright.checkpoint import DEFAULT_MODEL, Package, fetch_package, save_package
 from spanwright.config import DecodeOptions
 from spanwright.decoding import Selection, between, named, relation_candidates, resolve
 from spanwright.encoding import BatchEncoder, Question, Row, batches_of, questions_of
@@ -63,6 +63,14 @@ class Extractor:
         package, _ = fetch_package(name, revision=revision, variant=variant)
         package.model.to(chosen_device(device), chosen_dtype(dtype))
         return cls(package)
+
+    @classmethod
+    def default(cls, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Extractor:
+        """The model that comes with Spanwright: nothing is downloaded. Arguments as those of `from_pretrained`.
+
+        What it is, what it was trained on and how right it is: the model card, ``spanwright inspect default``.
+        """
+        return cls.from_pretrained(DEFAULT_MODEL, device=device, dtype=dtype)
 
     @property
     def model(self) -> GLiNER:
@@ -243,14 +251,16 @@ class Extractor:
         relations = [Relation(by_words[r.head], by_words[r.tail], r.label, r.score) for r in found.relations]
         return Extraction(entities, relations)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, as_int8: bool = False) -> None:
         """Write the model in the published format, which gliner reads too; whole or not at all.
+
+        as_int8: with a byte for each weight of a matrix, a quarter of the size; gliner does not read that.
 
         Raises:
             CheckpointError: the folder cannot be written; what it held before is untouched.
 
         """
-        save_package(self.package, Path(folder))
+        save_package(self.package, Path(folder), as_int8=as_int8)
 
     def _ask(self, batch: Sequence[Question], options: DecodeOptions, vectors: LabelVectors | None) -> _Answers:
         rows = [question.asked for question in batch]

@@ -81,7 +81,8 @@ def test_every_size_of_a_quota(nursery, place, begun, tmp_path, account):
 
 @pytest.mark.skipif(not FULL, reason="part of `make faults`: mounts a small file system")
 def test_a_disk_that_is_really_full(nursery, place, begun, tmp_path, account):
-    needed = sum(path.stat().st_size for path in begun.rglob("*") if path.is_file())
+    sizes = [path.stat().st_size for path in begun.rglob("*") if path.is_file()]
+    needed = sum(-(-size // 4096) * 4096 for size in sizes)  # a file system gives whole pages
     mount = tmp_path / "disk"
     mount.mkdir()
     tried = 0

@@ -22,7 +22,7 @@ from spanwright.losses import span_loss
 from spanwright.tensors import Candidates, SpanScores, Targets
 from support.compare import compare_gradients, gold_spans, sentences
 from support.loop import still
-from support.peer import assert_same_entities, hangs_on_a_tie, peer_batch
+from support.peer import assert_same_entities, hangs_on_a_tie, largest_logit, peer_batch
 from support.tiny import FAMILIES, SPAN_MODES, bi_encoder, logits_of, tiny_extractor
 
 SEED = os.environ.get("SPANWRIGHT_PARITY_SEED", "0")
@@ -123,7 +123,10 @@ def test_entities(pair):
                 multi_label=options.multi_label,
             )[0]
             assert_same_entities(
-                found, expected, lambda t=text, o=options: hangs_on_a_tie(extractor, t, asked(extractor), o.threshold)
+                found,
+                expected,
+                lambda t=text, o=options: hangs_on_a_tie(extractor, t, asked(extractor), o.threshold),
+                lambda t=text: largest_logit(extractor, t, asked(extractor)),
             )
 
 

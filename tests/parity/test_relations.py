@@ -29,6 +29,7 @@ CASES = max(int(os.environ.get("SPANWRIGHT_PARITY_CASES", "24")) // 3, 8)
 LABELS = ("politician", "political party", "country", "event")
 RELATIONS_COMPARED: list[int] = []  # of each case, in this process
 PAIRS_COMPARED: list[int] = []
+MOST_PAIRS = 20_000  # of a sentence: gliner repeats every vector for every pair and relation, gigabytes of them
 RELATIONS = ("member of", "head of", "took place in")
 TRIPLES_DRAWN = [
     None,
@@ -121,6 +122,8 @@ def test_scores(pair):
             scores = extractor.model(batch, threshold, adjacency)
             if fails_there(scores, extractor.model.config.adjacency):
                 compared += 1
+                continue
+            if scores.relations.logits.shape[1] > MOST_PAIRS:
                 continue
             expected = peer.model(**theirs, threshold=threshold, adjacency_threshold=adjacency)
         real = scores.cell_mask().expand_as(scores.logits)

@@ -152,6 +152,7 @@ def _fork(command: dict[str, Any]) -> int:
     except KeyboardInterrupt as stop:
         print(stop, file=sys.stderr)
         code = 130  # as shells say it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one finds nothing left to stop
     except BaseException:
         import traceback
 

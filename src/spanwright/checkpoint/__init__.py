@@ -1,6 +1,6 @@
 """Folders that hold models: load, make anew from an encoder, save."""
 
-from spanwright.checkpoint.hub import local_folder
+from spanwright.checkpoint.hub import DEFAULT_MODEL, local_folder
 from spanwright.checkpoint.inspect import Inspection, inspect_package
 from spanwright.checkpoint.package import (
     Package,
@@ -13,6 +13,7 @@ from spanwright.checkpoint.package import (
 )
 
 __all__ = [
+    "DEFAULT_MODEL",
     "Inspection",
     "Package",
     "fetch_package",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from spanwright.errors import CheckpointError
 
+DEFAULT_MODEL = "default"
+_DEFAULT_FOLDER = Path(__file__).parent.parent / "models" / "default"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+\Z")
 _SMALL = [
     "gliner_config.json",
@@ -26,6 +28,8 @@ _WEIGHTS = (["model.safetensors"], ["model.safetensors.index.json", "model-*.saf
 def local_folder(name: str | Path, *, revision: str | None = None, variant: str | None = None) -> Path:
     """The folder of a model: `name` itself if it is one (then nothing is ever asked of a network), else its download.
 
+    "default" is the model that comes with Spanwright; a folder of that name is ``./default``.
+
     A name such as ``urchade/gliner_small-v2.1`` is looked up on the Hugging Face hub: only the files that are needed,
     at `revision` if given, from the local cache where they are there. Weights are those of `variant` ("fp16", "bf16")
     if given, else safetensors, else a pickle.
@@ -34,6 +38,8 @@ def local_folder(name: str | Path, *, revision: str | None = None, variant: str 
         CheckpointError: there is no such folder, and no such model on the hub or no way to it.
 
     """
+    if name == DEFAULT_MODEL:
+        return _DEFAULT_FOLDER
     path = Path(name).expanduser()
     if path.is_dir():
         return path

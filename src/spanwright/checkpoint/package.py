@@ -18,7 +18,7 @@ from spanwright import modes
 from spanwright.checkpoint import published
 from spanwright.checkpoint.adapters import without_adapters
 from spanwright.checkpoint.files import staged_folder
-from spanwright.checkpoint.hub import local_folder
+from spanwright.checkpoint.hub import DEFAULT_MODEL, local_folder
 from spanwright.checkpoint.weights import load_into, read_weights, require_content, write_weights
 from spanwright.config import ModelConfig, NewModelOptions
 from spanwright.encoding import BatchEncoder, Subtokens
@@ -115,10 +115,10 @@ def new_package(folder: Path, options: NewModelOptions, *, seed: int) -> Package
     return pack(model, tokenizer)
 
 
-def save_package(package: Package, folder: Path) -> None:
+def save_package(package: Package, folder: Path, *, as_int8: bool = False) -> None:
     """Write a package whole or not at all; the model's mode, device and dtype stay as they are.
 
-    Adapters (peft) are merged into what is written, and stay apart in the model.
+    Adapters (peft) are merged into what is written, and stay apart in the model. as_int8: a byte for each weight.
 
     Raises:
         StorageError: the folder cannot be written; what it held before is untouched.
@@ -126,7 +126,7 @@ def save_package(package: Package, folder: Path) -> None:
     """
     size = sum(value.numel() * value.element_size() for value in package.model.state_dict().values())
     with modes.inference(package.model), staged_folder(folder, num_bytes=size) as staging:
-        write_weights(without_adapters(package.model), staging, package.unused)
+        write_weights(without_adapters(package.model), staging, package.unused, as_int8=as_int8)
         package.tokenizer.save_pretrained(staging)
         if package.label_tokenizer is not None:
             package.label_tokenizer.save_pretrained(staging / LABEL_TOKENIZER)
@@ -160,7 +160,9 @@ def fetch_package(name: str | Path, *, revision: str | None = None, variant: str
 
     """
     folder = local_folder(name, revision=revision, variant=variant)
-    return load_package(folder, variant=variant, online=folder != Path(name).expanduser()), folder
+    return load_package(
+        folder, variant=variant, online=name != DEFAULT_MODEL and folder != Path(name).expanduser()
+    ), folder
 
 
 def _load_tokenizer(folder: Path, name: str, *, online: bool) -> PreTrainedTokenizerBase:

@@ -17,6 +17,7 @@ from spanwright.errors import CheckpointError
 from spanwright.model import GLiNER
 
 State = dict[str, Tensor]
+_SCALE = ".int8_scale"  # name of the scales (rows,) of a matrix that is stored as whole numbers in [-127, 127]
 
 
 def weight_files(folder: Path, *, variant: str | None = None) -> list[Path]:
@@ -73,7 +74,36 @@ def read_weights(folder: Path, *, variant: str | None = None) -> State:
         else:
             state |= _unpickled(path)
     known = {omitted: kept for omitted, kept in aliases.items() if kept in state and omitted not in state}
-    return state | {omitted: state[kept] for omitted, kept in known.items()}
+    state |= {omitted: state[kept] for omitted, kept in known.items()}
+    return _widened(state, folder)
+
+
+def _widened(state: State, folder: Path) -> State:
+    """Matrices that are stored as whole numbers, as float32: the same on every machine, since each is one product."""
+    scaled = [name.removesuffix(_SCALE) for name in state if name.endswith(_SCALE)]
+    for name in scaled:
+        scale = state.pop(name + _SCALE)
+        whole = state.get(name)
+        if whole is None or whole.dtype != torch.int8 or whole.dim() < 2 or scale.shape != whole.shape[:1]:
+            raise CheckpointError(
+                f"Checkpoint {folder} must hold one scale for each row of {name}, but does not. It is damaged."
+            )
+        state[name] = whole.float() * scale.float().view(-1, *[1] * (whole.dim() - 1))
+    return state
+
+
+def _narrowed(state: State) -> State:
+    """Every matrix of floats as whole numbers in [-127, 127] with a scale for each row; vectors as they are."""
+    narrow: State = {}
+    for name, value in state.items():
+        if not value.is_floating_point() or value.dim() < 2:
+            narrow[name] = value
+            continue
+        rows = value.float().flatten(1)
+        scale = (rows.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        narrow[name] = (rows / scale.unsqueeze(1)).round().to(torch.int8).view(value.shape)
+        narrow[name + _SCALE] = scale
+    return narrow
 
 
 def require_content(path: Path) -> None:
@@ -188,10 +218,10 @@ def load_into(model: GLiNER, state: Mapping[str, Tensor], folder: Path) -> State
     return unused
 
 
-def write_weights(model: nn.Module, folder: Path, unused: Mapping[str, Tensor]) -> None:
+def write_weights(model: nn.Module, folder: Path, unused: Mapping[str, Tensor], *, as_int8: bool = False) -> None:
     """Write `model.safetensors` under published names, with the `unused` tensors that it came with.
 
-    A tied tensor is stored once; metadata names its aliases.
+    A tied tensor is stored once; metadata names its aliases. as_int8: matrices take a byte for each weight.
     """
     own = model.state_dict()
     tied = _tied_groups(own)
@@ -203,7 +233,7 @@ def write_weights(model: nn.Module, folder: Path, unused: Mapping[str, Tensor]) 
             stored[published.to_published(name)] = value.detach().cpu().contiguous()
         else:
             metadata[published.to_published(name)] = published.to_published(kept)
-    save_file(stored, str(folder / published.WEIGHTS_FILE), metadata=metadata)
+    save_file(_narrowed(stored) if as_int8 else stored, str(folder / published.WEIGHTS_FILE), metadata=metadata)
 
 
 def _tied_groups(state: Mapping[str, Tensor]) -> dict[str, list[str]]:

@@ -157,9 +157,22 @@ def dead_workers_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        death = _death_of_a_loader(error)
+        if death is None:
             raise
         raise TrainingError(
-            f"Every loader process must live, but one did not: {str(error).splitlines()[0]} Memory may have run "
+            f"Every loader process must live, but one did not: {death} Memory may have run "
             "out; lower `training.num_workers`, or go on with `--resume`."
         ) from error
+
+
+def _death_of_a_loader(error: BaseException | None) -> str | None:
+    """What torch says of a loader that died: `error` itself, or the one in whose course `error` was raised.
+
+    A file that was being written when the signal came complains too that it ended early.
+    """
+    while error is not None:
+        if "DataLoader worker" in str(error):
+            return str(error).splitlines()[0]
+        error = error.__cause__ or error.__context__
+    return None
