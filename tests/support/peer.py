@@ -55,7 +55,8 @@ def largest_logit(extractor, text, labels) -> float:
     words = tuple(word.text for word in extractor.split_words(text))
     with modes.inference(extractor.model):
         scores = extractor.model(extractor.encoder.encode([Row(words, tuple(labels))]))
-    return max(c.logits[c.real.expand_as(c.logits)].abs().max().item() for c in scores.cells())
+    values = [c.logits[c.real.expand_as(c.logits)].abs() for c in scores.cells()]
+    return torch.cat([value.flatten() for value in values]).max().item()
 
 
 def hangs_on_a_tie(extractor, text, labels, threshold) -> bool:

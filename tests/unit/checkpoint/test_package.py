@@ -416,3 +416,40 @@ def test_adapters_and_other_types_are_called_what_they_are(folder):
     refused(folder, "holds adapters")
     save_file({**weights, "prompt_rep_layer.0.bias": torch.ones(96, dtype=torch.int8)}, folder / "model.safetensors")
     refused(folder, "has the wrong type for 1 parameter: prompt_rep_layer.0.bias")
+
+
+# -- a byte for each weight
+
+
+def test_whole_numbers_are_a_quarter_of_the_size_and_near(tmp_path):
+    extractor = tiny_extractor("bert")
+    extractor.save(tmp_path / "wide")
+    extractor.save(tmp_path / "narrow", as_int8=True)
+    wide, narrow = (load_package(tmp_path / name).model.state_dict() for name in ("wide", "narrow"))
+    for name, weight in wide.items():
+        if weight.is_floating_point() and weight.dim() > 1:
+            half_a_step = weight.flatten(1).abs().amax(dim=1) / 127 / 2
+            assert ((weight - narrow[name]).flatten(1).abs().amax(dim=1) <= half_a_step * 1.001).all()
+        else:
+            assert torch.equal(weight, narrow[name])
+    stored = load_file(tmp_path / "narrow" / "model.safetensors")
+    assert {value.dtype for value in stored.values() if value.dim() > 1 and value.is_floating_point()} == set()
+    assert extractor.model.backbone.transformer.embeddings.word_embeddings.weight.dtype == torch.float32
+    again = Extractor.from_pretrained(tmp_path / "narrow", device="cpu")
+    again.save(tmp_path / "again", as_int8=True)
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == stored.keys()
+
+
+@pytest.mark.parametrize("damage", ["no matrix", "short scale"])
+def test_whole_numbers_without_their_scales_are_refused(tmp_path, damage):
+    tiny_extractor("bert").save(tmp_path / "m", as_int8=True)
+    path = tmp_path / "m" / "model.safetensors"
+    state = load_file(path)
+    name = next(name for name in state if name.endswith(".int8_scale"))
+    if damage == "no matrix":
+        del state[name.removesuffix(".int8_scale")]
+    else:
+        state[name] = state[name][:-1].clone()
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match="must hold one scale for each row"):
+        load_package(tmp_path / "m")
