@@ -228,3 +228,19 @@ def test_inspect_reads_the_licence_of_the_card(run, place):
     card.write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
     assert json.loads(run("inspect", place / "model", "--json")[1])["licence"] == "apache-2.0"
     card.unlink()
+
+
+def test_benchmark_zero_shot(run, place, tmp_path):
+    (tmp_path / "sets" / "one").mkdir(parents=True)
+    write_jsonl(tmp_path / "sets" / "one" / "test.jsonl", sentences())
+    code, printed, err = run("benchmark", "zero-shot", place / "model", "--data", tmp_path / "sets", "--json")
+    assert code == 0, err
+    told = json.loads(printed)
+    assert [each["name"] for each in told["sets"]] == ["one"]
+    assert 0 <= told["interval"][0] <= told["mean_f1"] <= told["interval"][1] <= 1
+    code, printed, _ = run("benchmark", "zero-shot", place / "model", "--data", tmp_path / "sets", "--draws", "10")
+    assert code == 0
+    assert "mean" in printed
+    code, _, err = run("benchmark", "zero-shot", place / "model", "--data", tmp_path)
+    assert code == 65
+    assert "must hold data sets as NAME/test.jsonl" in err
