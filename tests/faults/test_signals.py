@@ -86,7 +86,7 @@ def test_a_second_signal_stops_at_once(number, nursery, whole, tmp_path):
             if child.is_running:
                 child.kill(number)
             time.sleep(rng.uniform(0, 0.05))
-        # the second may come when the loop has ended and put the caller's handlers back: then it does what it always did
+        # the second may come when the loop has put the caller's handlers back: then it does what it always did
         assert child.wait(10) in (0, CODES[number], -number), child.told
         assert nobody_is_left(child.pid)
         again = nursery.start("support.saving:train_case", NAME, str(folder / "run"), trial, log=folder / "log")

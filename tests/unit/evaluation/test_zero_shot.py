@@ -32,7 +32,7 @@ def test_sets_ask_their_list_or_all_labels_of_their_files(tmp_path):
 
 
 def test_what_is_no_set_is_refused(tmp_path):
-    with pytest.raises(DataError, match="must hold data sets as NAME/test.jsonl, but holds none"):
+    with pytest.raises(DataError, match=r"must hold data sets as NAME/test.jsonl, but holds none"):
         read_sets(tmp_path)
     put(tmp_path, "a", ROWS, {"city": 1})
     with pytest.raises(DataError, match="must be a JSON list of labels, but holds something else"):
