@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from spanwright.entities import Example
 from spanwright.errors import TrainingError
 from spanwright.tensors import EncodedBatch, Targets
 from spanwright.training.signals import ignore_stop_signals
+
+_SETTLED_AFTER = 1.0  # seconds after a broken connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,11 @@ def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_wor
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=ignore_stop_signals if num_workers else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except (ConnectionError, EOFError):
+        time.sleep(_SETTLED_AFTER)  # a loader that is killed breaks its connection first; torch tells of it right after
+        raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 from dataclasses import replace
 
 import pytest
@@ -430,3 +431,29 @@ def test_a_loaders_death_is_named_also_where_it_broke_something_off():
         break_off()
     with pytest.raises(RuntimeError, match="something else"), dead_workers_named():
         raise RuntimeError("something else")
+
+
+def test_a_loaders_death_is_named_where_its_connection_broke_first(monkeypatch):
+    """torch hears of a killed loader a moment after the main process finds its connection broken."""
+    from spanwright.training import stream as stream_module
+
+    def broken(*_, **__):
+        def tell(*_):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+        signal.signal(signal.SIGALRM, tell)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        raise ConnectionResetError(104, "Connection reset by peer")
+        yield
+
+    before = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(stream_module, "DataLoader", broken)
+    try:
+        with (
+            pytest.raises(TrainingError, match=r"must live, but one did not: DataLoader worker \(pid 7\)"),
+            stream_module.dead_workers_named(),
+        ):
+            next(stream_module.stream(None, start=0, stop=1, stride=1, num_workers=0))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
