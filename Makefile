@@ -31,7 +31,7 @@ modes: $(VENV)/.test  ## The long run of the mode tests: 20,000 random sequences
 parity: $(VENV)/.test  ## 160 configurations, drawn at random (SPANWRIGHT_PARITY_SEED=...), live against gliner
 	SPANWRIGHT_PARITY_CASES=$${SPANWRIGHT_PARITY_CASES:-160} $(BIN)/python -m pytest -n 2 tests/parity
 
-faults: $(VENV)/.test  ## Kills, signals, refusals, corruption, ranks, fuzzed lines, every stop of a resumed run: an hour; figures last
+faults: $(VENV)/.test  ## Kills, signals, refusals, corruption, ranks, fuzzed lines, every stop of a resumed run: a quarter of an hour; figures last
 	@mkdir -p runs && rm -f runs/faults.jsonl
 	SPANWRIGHT_FAULTS_FULL=1 SPANWRIGHT_FAULTS_REPORT="$(CURDIR)/runs/faults.jsonl" $(BIN)/python -m pytest -n 2 --dist worksteal \
 		tests/faults tests/unit/training/test_resume.py tests/unit/training/test_state.py tests/unit/checkpoint/test_sealed.py

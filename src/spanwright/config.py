@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -65,13 +66,13 @@ class DecodeOptions:
     """Which scored spans become entities.
 
     threshold: least score kept (exclusive), one for all labels or one for each; a label absent from the mapping takes
-    0.5. overlap: "flat" lets no two entities share a word, "nested" lets one lie within another. multi_label: the same
-    span may carry several labels. relation_threshold: as threshold, of a relation model's relations.
-    adjacency_threshold: how near, in (0, 1), two entities must be for the model to look for a relation. Both default to
-    `threshold` where that is one number, else to 0.5.
+    0.5. None: what the model's package says of each label, else 0.5. overlap: "flat" lets no two entities share a word,
+    "nested" lets one lie within another. multi_label: the same span may carry several labels. relation_threshold: as
+    threshold, of a relation model's relations. adjacency_threshold: how near, in (0, 1), two entities must be for the
+    model to look for a relation. Both default to `threshold` where that is one number, else to 0.5.
     """
 
-    threshold: float | Mapping[str, float] = DEFAULT_THRESHOLD
+    threshold: float | Mapping[str, float] | None = None
     overlap: Overlap = "flat"
     multi_label: bool = False
     relation_threshold: float | Mapping[str, float] | None = None
@@ -79,8 +80,7 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         require_choice("overlap", self.overlap, Overlap)
-        _require_threshold("threshold", self.threshold)
-        for name in ("relation_threshold", "adjacency_threshold"):
+        for name in ("threshold", "relation_threshold", "adjacency_threshold"):
             if getattr(self, name) is not None:
                 _require_threshold(name, getattr(self, name))
 
@@ -88,11 +88,11 @@ class DecodeOptions:
         """The lowest threshold that a label may have."""
         if isinstance(self.threshold, Mapping):
             return min([DEFAULT_THRESHOLD, *self.threshold.values()])
-        return float(self.threshold)
+        return self._single()
 
     def threshold_of(self, label: str) -> float:
         """The least score (exclusive) at which `label` is kept."""
-        return _threshold_of(self.threshold, label)
+        return _threshold_of(DEFAULT_THRESHOLD if self.threshold is None else self.threshold, label)
 
     def relation_threshold_of(self, label: str) -> float:
         """The least score (exclusive) at which relation `label` is kept."""
@@ -102,8 +102,16 @@ class DecodeOptions:
         """The least adjacency (exclusive) of two entities that may be related."""
         return self._single() if self.adjacency_threshold is None else self.adjacency_threshold
 
+    def decided(self, own: Mapping[str, float]) -> DecodeOptions:
+        """With a threshold: the own ones of a model where none is given."""
+        if self.threshold is not None:
+            return self
+        return replace(self, threshold=OwnThresholds(own) if own else DEFAULT_THRESHOLD)
+
     def _single(self) -> float:
-        return DEFAULT_THRESHOLD if isinstance(self.threshold, Mapping) else float(self.threshold)
+        if self.threshold is None or isinstance(self.threshold, Mapping):
+            return DEFAULT_THRESHOLD
+        return float(self.threshold)
 
 
 def _threshold_of(threshold: float | Mapping[str, float], label: str) -> float:
@@ -119,6 +127,29 @@ def _require_threshold(name: str, threshold: object) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfigError(f"`{place}` must be a number in [0, 1], but is {value!r}.")
         require(0.0 <= value <= 1.0, place, "lie in [0, 1]", value)
+
+
+class OwnThresholds(Mapping[str, float]):
+    """What a model says of labels: of one by its name, else by its last word, as a "football club" is a club."""
+
+    def __init__(self, stated: Mapping[str, float]) -> None:
+        self._stated = stated
+        self._met: dict[str, float | None] = {}  # labels come again with every text
+
+    def __getitem__(self, label: str) -> float:
+        if label not in self._met:
+            name = label.strip().lower()
+            self._met[label] = self._stated.get(name, self._stated.get(name.rpartition(" ")[2]))
+        found = self._met[label]
+        if found is None:
+            raise KeyError(label)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stated)
+
+    def __len__(self) -> int:
+        return len(self._stated)
 
 
 @dataclass(frozen=True)
@@ -140,6 +171,9 @@ class ModelConfig:
     adjacency: of a relation model, which entities it pairs; None for a model that knows no relations. triples: how a
     pair is scored, a function of knowledge graphs; None for a projection of the two. relation_token, its id and
     relation_at_marker: as those of entities.
+
+    thresholds: least scores kept of labels, or of all labels that end in a word, where a call names none (fitted on
+    data that is not trained on). calibration: slope and shift that make a score's logit that of how often it is right.
     """
 
     backbone: str
@@ -169,6 +203,8 @@ class ModelConfig:
     relation_token: str = "<<REL>>"
     relation_token_id: int = -1
     relation_at_marker: bool = True
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    calibration: Sequence[float] | None = None
     published: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -187,6 +223,9 @@ class ModelConfig:
         steps = self.fusion.split("-") if self.fusion else []
         require(set(steps) <= FUSION_STEPS, "fusion", f"join {', '.join(sorted(FUSION_STEPS))} by '-'", self.fusion)
         require(not self.span_head or self.is_token_level, "span_head", "be False in a span model", self.span_head)
+        _require_threshold("thresholds", self.thresholds)
+        fits = self.calibration is None or (len(self.calibration) == 2 and all(map(math.isfinite, self.calibration)))
+        require(fits, "calibration", "be a slope and a shift", self.calibration)
         self._check_relations()
 
     def _check_relations(self) -> None:

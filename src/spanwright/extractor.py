@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ _BATCH_TOKENS = {"cpu": 800}  # padded subtokens of a batch: what a processor's 
 _BATCH_TOKENS_ELSEWHERE = 65536
 _BATCHES_AHEAD = 2  # that a device has in hand while the host does its part
 _ROWS_AT_ONCE = 8192  # sorted by length together
+_LEAST_SCORE = 1e-6  # a logit of 14: beyond it float32 scores say nothing
 _LABEL_ROWS = 64  # labels of a bi-encoder read at once
 
 
@@ -200,6 +202,7 @@ class Extractor:
         elif self.model.config.is_bi_encoder:
             rows = list(rows)
             vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
+        options = options.decided(self.model.config.thresholds)
         found: list[Found] = []
         asked: deque[_Answers] = deque()
         ahead = _BATCHES_AHEAD if self.model.device.type == "cuda" else 0
@@ -222,6 +225,19 @@ class Extractor:
                 question for index, row in enumerate(some, first) for question in questions_of(self.encoder, index, row)
             ]
             yield from batches_of(questions, max_tokens=max_tokens, max_width=self.model.config.max_width)
+
+    def probability(self, score: float) -> float:
+        """How often an entity of that score is right, by the data that the package's calibration was fitted on.
+
+        Raises:
+            ConfigError: the package has no calibration.
+
+        """
+        if self.model.config.calibration is None:
+            raise ConfigError("`probability` must be asked of a model with a calibration, but this one has none.")
+        slope, shift = self.model.config.calibration
+        clipped = min(max(score, _LEAST_SCORE), 1 - _LEAST_SCORE)
+        return 1 / (1 + math.exp(-(slope * math.log(clipped / (1 - clipped)) + shift)))
 
     def split_words(self, text: str) -> tuple[Word, ...]:
         """The words of `text` that the model can see: without those that its tokenizer finds nothing in."""

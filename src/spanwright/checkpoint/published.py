@@ -64,6 +64,8 @@ _DEFAULT_BACKBONE = "microsoft/deberta-v3-small"  # of configurations that name 
 _OWN_SPLITTER = (
     "spanwright_word_splitter"  # a splitter that gliner lacks is kept here, and "whitespace" stands in there
 )
+# what gliner has no key for, and does not miss
+_OWN = {"thresholds": "spanwright_thresholds", "calibration": "spanwright_calibration"}
 
 # our parameter prefix <-> published prefix; the LSTM's layers are one module there
 _PREFIXES = (
@@ -120,6 +122,9 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
             ours[ours_of[key]] = value
     if _OWN_SPLITTER in rest:
         ours["word_splitter"] = rest.pop(_OWN_SPLITTER)
+    for name, key in _OWN.items():
+        if (value := rest.pop(key, None)) is not None:
+            ours[name] = value
     if "num_rnn_layers" not in ours and "has_rnn" in values:  # configurations before gliner 0.2.23
         ours["num_rnn_layers"] = int(bool(values["has_rnn"]))
     if ours.get("span_mode") == "token-level":  # as gliner's documentation spells it
@@ -131,13 +136,13 @@ def config_from_published(values: Mapping[str, Any], place: str) -> ModelConfig:
         ours |= {"adjacency": {"attn": "attention"}.get(layer, layer), "span_head": False, "label_backbone": None}
     ours.setdefault("backbone", _DEFAULT_BACKBONE)
     try:
-        for name in ours.keys() & {"backbone_config", "label_backbone_config"}:
+        for name in ours.keys() & {"backbone_config", "label_backbone_config", "thresholds"}:
             require(isinstance(ours[name], Mapping), name, "be an object", ours[name])
         for name in ours.keys() & _NUMBERS.keys():
             ours[name] = _number(ours[name], _NUMBERS[name], name)
         return ModelConfig(published=rest, **ours)
     except (ConfigError, TypeError, ValueError) as error:
-        names = _FIELDS | _RELATION_FIELDS
+        names = _FIELDS | _RELATION_FIELDS | _OWN
         told = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", str(error))
         raise CheckpointError(f"{place}: {told}") from None
 
@@ -164,7 +169,7 @@ def config_to_published(config: ModelConfig) -> dict[str, Any]:
         written["labels_encoder_config"] = None
     if config.word_splitter != "whitespace":
         written |= {_FIELDS["word_splitter"]: "whitespace", _OWN_SPLITTER: config.word_splitter}
-    return written
+    return written | {key: getattr(config, name) for name, key in _OWN.items() if getattr(config, name)}
 
 
 def to_published(name: str) -> str:

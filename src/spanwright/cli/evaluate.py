@@ -17,7 +17,9 @@ def evaluate(
     relations: Annotated[
         str | None, typer.Option(help="Of a relation model: relations to ask, comma-separated; all by default.")
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least score kept; by default the model's own, else 0.5.")
+    ] = None,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,
     device: Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1".')] = None,

@@ -26,7 +26,9 @@ def extract(
         Path | None, typer.Option("--input", help="File of texts: one a line, or JSON lines with a `text`.")
     ] = None,
     relations: Annotated[str, typer.Option(help="Of a relation model: relations to find, comma-separated.")] = "",
-    threshold: Annotated[float, typer.Option(help="Least score kept.")] = 0.5,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least score kept; by default the model's own, else 0.5.")
+    ] = None,
     overlap: Annotated[str, typer.Option(help="flat, or nested: entities within entities.")] = "flat",
     multi_label: Annotated[bool, typer.Option("--multi-label", help="Several labels for the same span.")] = False,
     device: Annotated[str | None, typer.Option(help='"cpu", "cuda", "cuda:1".')] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -122,8 +122,8 @@ def _of_head(scores: TokenScores, labels: Labels, options: DecodeOptions) -> Pai
 
 def _thresholds(labels: Labels, columns: int, like: Tensor, options: DecodeOptions) -> Tensor | float:
     """One threshold, or (B, 1, C) of them."""
-    if isinstance(options.threshold, (int, float)):
-        return float(options.threshold)
+    if not isinstance(options.threshold, Mapping):
+        return options.least_threshold()
     table = [
         [options.threshold_of(label) for label in names] + [DEFAULT_THRESHOLD] * (columns - len(names))
         for names in labels

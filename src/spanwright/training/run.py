@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -123,6 +123,8 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         _hold_still(stack, extractor, config)
+        # fitted to the weights as they were
+        extractor.model.config = replace(extractor.model.config, thresholds={}, calibration=None)
         world = stack.enter_context(open_world(config.training, folder, device))
         home = extractor.model.device
         stack.callback(extractor.model.to, home)
