@@ -87,6 +87,10 @@ def many_labels(extractor: Extractor, rival: Any, texts: Sequence[str], counts: 
         row["ours_ms"] *= 1e3 / len(texts)
         if torch.cuda.is_available():
             row["ours_gib"] = peak_memory(lambda n=labels: extractor.extract_many(texts, n))
+        encoder = extractor.encoder
+        longest = max(sum(encoder.costs([word.text for word in extractor.split_words(text)])) for text in texts)
+        room = encoder.room(tuple(labels))
+        row["peer_cuts"] = room is not None and longest > room  # and reads no text at all where the prompt is too long
         try:
             peer.answers(rival, texts[: few // 4 + 1], labels, 8)
             row["peer_ms"] = timed(lambda n=labels: peer.answers(rival, texts[:few], n, 8))[0] * 1e3 / few

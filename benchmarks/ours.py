@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from spanwright import Example, Extractor, Span, train
-from spanwright.config import LabelOptions, LoopOptions, LossOptions, OptimizerOptions, TrainConfig
+from spanwright.config import LoopOptions, TrainConfig
 from spanwright.training.record import Recorder
 
 
@@ -49,7 +49,7 @@ def training_rates(
     try:
         with tempfile.TemporaryDirectory() as folder:
             options = LoopOptions(max_steps=warm_ups + steps, max_batch_tokens=10**6, save_every=10**6, **loop)
-            config = TrainConfig(options, OptimizerOptions(), LabelOptions(), LossOptions())
+            config = TrainConfig(training=options)
             train(extractor, rows, output=Path(folder) / "run", config=config, device=device)
     finally:
         loop_module.Recorder = plain  # type: ignore[misc]

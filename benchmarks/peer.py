@@ -24,6 +24,10 @@ def load(extractor: Extractor, device: str, dtype: torch.dtype = torch.float32) 
         warnings.simplefilter("ignore")
         extractor.save(Path(folder) / "model")
         peer = GLiNER.from_pretrained(f"{folder}/model", local_files_only=True)
+    if (
+        extractor.encoder.max_positions is None
+    ):  # the tokenizer lent to these shapes has MiniLM's limit; theirs has none
+        peer.data_processor.transformer_tokenizer.model_max_length = 10**9
     return peer.to(device).to(dtype)
 
 

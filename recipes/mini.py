@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--dev", type=Path, help="folder of data sets, of which NAME/dev.jsonl is measured")
     parser.add_argument("--test", type=Path, action="append", default=[], help="the same, NAME/test.jsonl")
     parser.add_argument("--set", action="append", default=[], help="as in `spanwright train`")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest state, as in `spanwright train`")
     options = parser.parse_args()
 
     options.output.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,14 @@ def main() -> None:
     started = time.perf_counter()
     config = read_config(HERE / "mini.toml", options.set)
     result = train(
-        options.encoder, data, output=options.output / "model", config=config, show=True, tell=print, skip_invalid=True
+        options.encoder,
+        data,
+        output=options.output / "model",
+        config=config,
+        resume=options.resume,
+        show=True,
+        tell=print,
+        skip_invalid=True,
     )
     minutes = (time.perf_counter() - started) / 60
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -14,7 +14,7 @@ from support.tiny import FAMILIES, LABELS, SENTENCES, random_text, tiny_extracto
 
 MANY_LABELS = tuple(f"{kind} {number}" for number in range(9) for kind in ("kind of thing", "person", "city"))[:25]
 WAYS = [
-    DecodeOptions(),
+    DecodeOptions(threshold=0.5),
     DecodeOptions(threshold=0.3, overlap="nested"),
     DecodeOptions(threshold=0.6, multi_label=True),
     DecodeOptions(threshold=0.4, overlap="nested", multi_label=True),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +96,30 @@ def test_many_labels_on_few_positions(extractor, num):
     assert len(label_groups(extractor.encoder, tuple(labels))) > 1
     found = extractor.extract(SENTENCES[0], labels, DecodeOptions(threshold=0.2, multi_label=True))
     assert {e.label for e in found} <= set(labels)
+
+
+def test_labels_stay_together_where_words_and_prompt_fit(extractor):
+    """As in gliner, which asks all labels at once: the same scores wherever it does not cut."""
+    encoder = extractor.encoder
+    labels = tuple(f"kind {number}" for number in range(400))
+    while len(encoder.prompt(labels).ids) > encoder.max_positions * 3 // 4:
+        labels = labels[:-1]
+    room = encoder.room(labels)
+    assert 0 < room < encoder.max_positions // 3
+    assert label_groups(encoder, labels, room_for=room) == [labels]
+    assert len(label_groups(encoder, labels, room_for=room + 1)) == 2
+
+
+@pytest.mark.parametrize(("family", "most"), [("bert", None), ("deberta-v2", 1024)])
+def test_groups_are_full_and_keep_the_order(family, most):
+    encoder = tiny_extractor(family).encoder
+    most = most or encoder.max_positions // 2
+    labels = tuple(f"kind {number}" for number in range(1000))
+    groups = label_groups(encoder, labels)
+    assert len(groups) > 1
+    assert tuple(label for group in groups for label in group) == labels
+    for group, after in pairwise(groups):
+        assert len(encoder.prompt(group).ids) <= most < len(encoder.prompt((*group, after[0])).ids)
 
 
 def test_a_label_longer_than_the_positions_is_refused(extractor):

@@ -12,6 +12,8 @@ from spanwright.text.windows import Window, plan_windows
 
 _BATCH_ROWS = 1024
 _BATCH_SCORES = 1 << 25  # 128 MiB in float32
+_BATCH_PAIRS = 1 << 25  # of subtokens: some attentions keep a score for each, in every head
+_LONGEST_PROMPT = 1024  # subtokens, where positions have no end: attention grows with the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def questions_of(encoder: BatchEncoder, index: int, row: Row) -> Iterator[Questi
     config = encoder.config
     overlap = min(max(2 * config.max_width, config.max_words // 8), config.max_words // 2)
     costs = encoder.costs(row.words)
-    for labels in label_groups(encoder, row.labels, row.relations):
+    for labels in label_groups(encoder, row.labels, row.relations, room_for=sum(costs)):
         prompt = len(encoder.prompt(labels, row.relations).ids)
         room = encoder.room(labels, row.relations)
         for window in plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap):
@@ -45,9 +47,12 @@ def questions_of(encoder: BatchEncoder, index: int, row: Row) -> Iterator[Questi
 
 
 def label_groups(
-    encoder: BatchEncoder, labels: tuple[str, ...], relations: tuple[str, ...] = ()
+    encoder: BatchEncoder, labels: tuple[str, ...], relations: tuple[str, ...] = (), *, room_for: int | None = None
 ) -> list[tuple[str, ...]]:
     """`labels` whole, or in groups whose prompts leave half of the transformer's positions to the words.
+
+    They are whole, too, where the prompt leaves room for that many subtokens of words. Without an end of positions, a
+    prompt may have as many subtokens as `_LONGEST_PROMPT`.
 
     Raises:
         DataError: a label alone does not fit, or labels and relations do not: relations between two groups' entities
@@ -55,29 +60,40 @@ def label_groups(
 
     """
     limit = encoder.max_positions
-    if limit is None or len(encoder.prompt(labels, relations).ids) <= limit // 2:
+    most = _LONGEST_PROMPT if limit is None else limit // 2
+    if len(encoder.prompt(labels, relations).ids) <= most:
+        return [labels]
+    if limit is None and relations:
+        return [labels]
+    room = encoder.room(labels, relations)
+    if room is not None and room_for is not None and room_for <= room:
         return [labels]
     if relations:
         raise DataError(
             f"Labels and relations asked together must fit half of the model's {limit} positions, but these "
             f"{len(labels)} labels and {len(relations)} relations do not. Ask for fewer at a time."
         )
+    room = most - len(encoder.prompt(()).ids)
     groups: list[tuple[str, ...]] = []
-    group: tuple[str, ...] = ()
-    for label in labels:
-        if len(encoder.prompt((label,)).ids) > limit // 2:
+    group: list[str] = []
+    taken = 0
+    for label, ids in zip(labels, encoder.subtokens.ids(labels), strict=True):
+        cost = 1 + len(ids)  # with its marker
+        if limit is not None and cost > room:
             raise DataError(f"A label must fit half of the model's {limit} positions, but {label[:60]!r}... does not.")
-        if group and len(encoder.prompt((*group, label)).ids) > limit // 2:
-            groups.append(group)
-            group = ()
-        group = (*group, label)
-    return [*groups, group]
+        if group and taken + cost > room:
+            groups.append(tuple(group))
+            group, taken = [], 0
+        group.append(label)
+        taken += cost
+    return [*groups, tuple(group)]
 
 
 def batches_of(questions: Iterable[Question], *, max_tokens: int, max_width: int) -> Iterator[list[Question]]:
     """Questions of similar cost together, longest first, so that memory peaks at once and little is padding.
 
-    A batch keeps below `max_tokens` subtokens and a fixed number of scores (words times labels times widths).
+    A batch keeps below `max_tokens` subtokens, and below fixed numbers of scores (words times labels times widths) and
+    of pairs of subtokens.
     """
     batch: list[Question] = []
     words = labels = 0
@@ -85,7 +101,8 @@ def batches_of(questions: Iterable[Question], *, max_tokens: int, max_width: int
         words, labels = max(words, len(question.asked.words)), max(labels, len(question.asked.labels))
         rows = len(batch) + 1
         full = len(batch) == _BATCH_ROWS or rows * words * labels * max_width > _BATCH_SCORES
-        if batch and (full or rows * batch[0].cost > max_tokens):
+        length = batch[0].cost if batch else question.cost
+        if batch and (full or rows * length > max_tokens or rows * length**2 > _BATCH_PAIRS):
             yield batch
             batch, words, labels = [], len(question.asked.words), len(question.asked.labels)
         batch.append(question)
