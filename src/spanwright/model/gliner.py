@@ -12,6 +12,7 @@ from torch import Tensor
 from spanwright import modes
 from spanwright.config import DEFAULT_THRESHOLD, ModelConfig
 from spanwright.model.backbone import Backbone, build_transformer, transformer_config
+from spanwright.model.dropout import quicken
 from spanwright.model.fusion import LabelWordFusion
 from spanwright.model.lstm import BiLSTM
 from spanwright.model.pooling import pool_words, take
@@ -59,6 +60,7 @@ class GLiNER(modes.Moded):
             self.spans = span_scorer(config.span_mode, size, max_width=config.max_width, dropout=dropout)
         if config.adjacency is not None:
             self.relations = RelationScorer(size, adjacency=config.adjacency, triples=config.triples, dropout=dropout)
+        quicken(self)
         modes.rest(self)
 
     def forward(

@@ -7,6 +7,7 @@ import random
 import socket
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -453,3 +454,16 @@ def test_whole_numbers_without_their_scales_are_refused(tmp_path, damage):
     save_file(state, path)
     with pytest.raises(CheckpointError, match="must hold one scale for each row"):
         load_package(tmp_path / "m")
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_encoders_type_is_that_of_the_weights(key, tmp_path):
+    """gliner builds an encoder in the type that its configuration tells, beside a head in float32."""
+    extractor = tiny_extractor()
+    config = extractor.model.config
+    extractor.model.config = replace(config, backbone_config={**config.backbone_config, key: "float16"})
+    extractor.save(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "gliner_config.json").read_text())["encoder_config"][key] == "float32"
+    extractor.model.half()
+    extractor.save(tmp_path / "half")
+    assert json.loads((tmp_path / "half" / "gliner_config.json").read_text())["encoder_config"][key] == "float16"
