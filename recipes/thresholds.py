@@ -23,6 +23,7 @@ from mini import OWN, asked_of, rows
 from spanwright import DecodeOptions, Extractor
 from spanwright.config import OwnThresholds
 from spanwright.data.load import load_examples
+from spanwright.decoding import resolve
 from spanwright.encoding import Row
 from spanwright.entities import Example, ScoredSpan
 from spanwright.evaluation.metrics import Counts
@@ -51,8 +52,8 @@ FAMILIES = {
         mineral hormone antibiotic virus bacterium instrument device tool vehicle part""",
 }
 GRID = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
-_KNOWN: dict[tuple[object, ...], float] = {}
 LEAST = 0.1  # scores below are of nobody's concern
+_KNOWN: dict[tuple[object, ...], float] = {}  # F1 of a set of sentences under thresholds
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,7 @@ def answers(extractor: Extractor, examples: Sequence[Example], labels: tuple[str
 
 def flat(found: Iterable[ScoredSpan], threshold: Callable[[str], float]) -> list[ScoredSpan]:
     """Those that stay where no two share a word, the better ones first."""
-    taken: set[int] = set()
-    kept = []
-    for span in found:
-        words = range(span.start, span.end)
-        if span.score > threshold(span.label) and not any(word in taken for word in words):
-            taken.update(words)
-            kept.append(span)
-    return kept
+    return resolve([span for span in found if span.score > threshold(span.label)], DecodeOptions())
 
 
 def f1(sentences: Sequence[Answered], thresholds: Mapping[str, float]) -> float:

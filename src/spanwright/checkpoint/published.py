@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-
 from spanwright.config import ModelConfig
 from spanwright.errors import CheckpointError, ConfigError, require
 
@@ -160,7 +158,7 @@ def _number(value: Any, kind: type, name: str) -> Any:
     return kind(number)
 
 
-def config_to_published(config: ModelConfig, *, dtype: torch.dtype) -> dict[str, Any]:
+def config_to_published(config: ModelConfig, *, dtype: str) -> dict[str, Any]:
     """The `gliner_config.json` of a model whose weights are `dtype`, as gliner reads it."""
     written: dict[str, Any] = {"model_type": None, "name": "gliner", "fine_tune": True}
     written |= dict(config.published)
@@ -168,7 +166,7 @@ def config_to_published(config: ModelConfig, *, dtype: torch.dtype) -> dict[str,
     written |= {published: getattr(config, ours) for ours, published in fields.items()}
     for name in ("backbone_config", "label_backbone_config"):  # gliner builds an encoder in the type that is told there
         encoder = dict(written[fields[name]] or {})
-        told = {key: str(dtype).removeprefix("torch.") for key in ("dtype", "torch_dtype") if encoder.get(key)}
+        told = {key: dtype for key in ("dtype", "torch_dtype") if encoder.get(key)}
         written[fields[name]] = encoder | told
     written.pop("has_rnn", None)
     if not config.is_bi_encoder:

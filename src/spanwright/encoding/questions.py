@@ -73,15 +73,15 @@ def label_groups(
             f"Labels and relations asked together must fit half of the model's {limit} positions, but these "
             f"{len(labels)} labels and {len(relations)} relations do not. Ask for fewer at a time."
         )
-    room = most - len(encoder.prompt(()).ids)
+    room_for_labels = most - len(encoder.prompt(()).ids)
     groups: list[tuple[str, ...]] = []
     group: list[str] = []
     taken = 0
     for label, ids in zip(labels, encoder.subtokens.ids(labels), strict=True):
         cost = 1 + len(ids)  # with its marker
-        if limit is not None and cost > room:
+        if limit is not None and cost > room_for_labels:
             raise DataError(f"A label must fit half of the model's {limit} positions, but {label[:60]!r}... does not.")
-        if group and taken + cost > room:
+        if group and taken + cost > room_for_labels:
             groups.append(tuple(group))
             group, taken = [], 0
         group.append(label)

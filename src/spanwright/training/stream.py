@@ -22,7 +22,7 @@ from spanwright.errors import TrainingError
 from spanwright.tensors import EncodedBatch, Targets
 from spanwright.training.signals import ignore_stop_signals
 
-_SETTLED_AFTER = 1.0  # seconds after a broken connection
+_SETTLED_AFTER = 1.0  # seconds in which torch tells of a loader's death after its connection broke
 
 
 @dataclass(frozen=True, slots=True)
