@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanwright import ConfigError, DataError, DecodeOptions, Extractor
-from spanwright.encoding import Row, label_groups
+from spanwright.encoding import Question, Row, batches_of, label_groups
+from spanwright.text.windows import Window
 from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 LOOSE = DecodeOptions(threshold=0.3)
@@ -120,6 +121,15 @@ def test_groups_are_full_and_keep_the_order(family, most):
     assert tuple(label for group in groups for label in group) == labels
     for group, after in pairwise(groups):
         assert len(encoder.prompt(group).ids) <= most < len(encoder.prompt((*group, after[0])).ids)
+
+
+def test_a_batch_of_long_questions_has_few_rows():
+    """Attention that keeps a score for each pair of subtokens, in every head, must not fill a device's memory."""
+    row = Row(("word",), ("person",))
+    questions = [Question(index, Window(0, 1, 0, 1), row, 4096) for index in range(5)]
+    batches = list(batches_of(questions, max_tokens=1 << 30, max_width=12))
+    # 2 * 4096 ** 2 = 2 ** 25, the bound
+    assert [len(batch) for batch in batches] == [2, 2, 1]
 
 
 def test_a_label_longer_than_the_positions_is_refused(extractor):
