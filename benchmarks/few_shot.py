@@ -1,7 +1,7 @@
 """F1 after fine-tuning on a few sentences, beside gliner's trainer: the same start, rows, steps, rates and loss.
 
     python benchmarks/few_shot.py --data DIR [--sets crossner_politics ...] [--json few_shot.json]
-    python benchmarks/few_shot.py --draw few_shot.json few_shot.png
+    python benchmarks/few_shot.py --draw few_shot.png --results few_shot.json
 
 DIR holds data sets as `spanwright benchmark zero-shot` reads them, with train.jsonl and test.jsonl. Both trainers begin
 with the model in the package and see the same sentences, drawn by seed; both results are measured by Spanwright, which
@@ -97,7 +97,8 @@ def measured(folder: Path, data: DataSet, device: str) -> float:
 def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     run_module.draw_curve = lambda _: None
-    trainers = {"spanwright": ours} | ({"gliner": theirs} if importlib.util.find_spec("gliner") else {})
+    known = {"spanwright": ours} | ({"gliner": theirs} if importlib.util.find_spec("gliner") else {})
+    trainers = {name: known[name] for name in options.trainers if name in known}
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,7 +109,7 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
             zero = {"set": data.name, "size": 0, "f1": measured(start, data, device)}
             results += [{**zero, "trainer": name, "seed": 0} for name in trainers]
             for size in (each for each in options.sizes if each <= len(pool)):
-                for seed in range(options.seeds):
+                for seed in options.seeds:
                     rows = random.Random(seed).sample(pool, size)
                     for name, trainer in trainers.items():
                         own = [f"training.seed={seed}", f"training.max_steps={steps_for(size)}"]
@@ -171,16 +172,19 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="+", default=["crossner_politics", "crossner_science"])
+    parser.add_argument("--trainers", nargs="+", default=["spanwright", "gliner"])
     parser.add_argument("--split", default="test")
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     parser.add_argument("--set", action="append", default=[], help="as in `spanwright train`")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--draw", nargs=2, type=Path, metavar=("JSON", "PNG"))
+    parser.add_argument("--draw", type=Path, metavar="PNG", help="draw what is in --results instead")
+    parser.add_argument("--results", nargs="+", type=Path, default=(), help="what --json has written")
     options = parser.parse_args()
     if options.draw:
-        results = json.loads(options.draw[0].read_text(encoding="utf-8"))
-        draw(results, options.draw[1])
+        read = [row for path in options.results for row in json.loads(path.read_text(encoding="utf-8"))]
+        results = list({(row["set"], row["size"], row["trainer"], row["seed"]): row for row in read}.values())
+        draw(results, options.draw)
     elif options.data is None:
         parser.error("--data must name a folder of data sets")
     else:
