@@ -13,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
-from spanwright import Extractor, train
+from spanwright import Extractor, SpanwrightError, train
 from spanwright.cli.options import read_config
 from spanwright.cli.progress import bar
 from spanwright.cli.show import print_report
@@ -74,4 +74,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SpanwrightError as error:
+        raise SystemExit(f"{Path(__file__).name}: {error}") from None

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from mini import OWN, asked_of, rows
 
-from spanwright import DecodeOptions, Extractor
+from spanwright import DecodeOptions, Extractor, SpanwrightError
 from spanwright.config import OwnThresholds
 from spanwright.data.load import load_examples
 from spanwright.decoding import resolve
@@ -169,9 +169,9 @@ def main() -> None:
     parser.add_argument("--dev", type=Path, required=True, help="folder of data sets, of which NAME/dev.jsonl is read")
     parser.add_argument("--data", type=Path, required=True, help="folder with *_dev.jsonl.xz")
     options = parser.parse_args()
+    extractor = Extractor.from_pretrained(options.model)
     path = options.model / "gliner_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    extractor = Extractor.from_pretrained(options.model)
     sets = {each.name: answers(extractor, each.examples, each.labels) for each in read_sets(options.dev, split="dev")}
     with tempfile.TemporaryDirectory() as temporary:
         for held_out in sorted([*options.data.glob("*_dev.jsonl.xz"), *OWN.glob("*_dev.jsonl.xz")]):
@@ -207,4 +207,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SpanwrightError as error:
+        raise SystemExit(f"{Path(__file__).name}: {error}") from None

@@ -46,7 +46,10 @@ def local_folder(name: str | Path, *, revision: str | None = None, variant: str 
     if path.is_file():
         raise CheckpointError(f"{path} must be a model's folder, but is a file. Name the folder that holds it.")
     if not _HUB_NAME.match(str(name)):
-        raise CheckpointError(f"{path} must be a model's folder, but does not exist.")
+        raise CheckpointError(
+            f"{path} must be a model's folder, but does not exist. Name a folder, OWNER/NAME on the hub, or "
+            f'"{DEFAULT_MODEL}", the model in the package.'
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -306,7 +306,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} must hold a GLiNER, but has no {path.name}.") from None
+        raise CheckpointError(
+            f"{path.parent} must hold a GLiNER, but has no {path.name}. Name the folder that `train` or `save` wrote."
+        ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} must be a JSON file, but cannot be read as one: {error}") from None
     if not isinstance(values, dict):
