@@ -27,10 +27,10 @@ import torch
 import spanwright.training.run as run_module
 from spanwright import DecodeOptions, Extractor, evaluate, train
 from spanwright.cli.options import read_config
-from spanwright.config import TrainConfig
 from spanwright.data.load import load_examples
 from spanwright.entities import Example
 from spanwright.evaluation.zero_shot import DataSet, read_sets
+from spanwright.train_config import TrainConfig
 
 RECIPE = Path(__file__).parents[1] / "examples" / "demo.toml"
 SIZES = (5, 10, 50, 100, 200)

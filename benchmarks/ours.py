@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from spanwright import Example, Extractor, Span, train
-from spanwright.config import LoopOptions, TrainConfig
+from spanwright.train_config import LoopOptions, TrainConfig
 from spanwright.training.record import Recorder
 
 

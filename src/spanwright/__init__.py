@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from spanwright.config import DecodeOptions, TrainConfig
+from spanwright.config import DecodeOptions
 from spanwright.entities import Entity, Example, Extraction, Relation, RelationGold, Span, SpanRelation, Word
 from spanwright.errors import (
     CheckpointError,
@@ -19,6 +19,7 @@ from spanwright.errors import (
     SpanwrightError,
     TrainingError,
 )
+from spanwright.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from spanwright import modes as modes

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from spanwright.config import LossOptions
 from spanwright.tensors import LossSum, Scores, Targets
+from spanwright.train_config import LossOptions
 
 _LEAST = 1e-6  # published losses keep probabilities above it before the logarithm
 

@@ -10,11 +10,11 @@ import torch
 
 from spanwright import DecodeOptions, Extractor, Span, TrainConfig, evaluate, modes, train
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError
 from spanwright.losses import span_loss
 from spanwright.model.gliner import drawn_from
+from spanwright.train_config import LoopOptions
 from support.data import BY_HEART, eight_sentences
 from support.loop import still
 from support.tiny import ARCHITECTURES, FAMILIES, LABELS, SENTENCES, bi_encoder, tiny_extractor

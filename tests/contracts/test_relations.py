@@ -15,10 +15,10 @@ from spanwright import (
     train,
 )
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions, OptimizerOptions
 from spanwright.encoding import Row
 from spanwright.errors import ConfigError, DataError
 from spanwright.model.gliner import drawn_from
+from spanwright.train_config import LoopOptions, OptimizerOptions
 from support.data import BY_HEART, eight_related_sentences
 from support.loop import still
 from support.tiny import LABELS, RELATION_MODELS, RELATIONS, SENTENCES, tiny_extractor
@@ -133,7 +133,7 @@ def test_rows_without_annotated_relations_teach_entities_alone(tmp_path):
 
 
 def test_a_new_relation_model_from_an_encoder(tmp_path):
-    from spanwright.config import NewModelOptions
+    from spanwright.train_config import NewModelOptions
     from spanwright.training import load_or_make
     from support.tiny import plain_tokenizer
 

@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spanwright
-from spanwright.config import LoopOptions, LossOptions
 from spanwright.tensors import EncodedBatch
+from spanwright.train_config import LoopOptions, LossOptions
 from spanwright.training.step import Stepper
 from spanwright.training.stream import MicroBatch
 from spanwright.training.world import open_world

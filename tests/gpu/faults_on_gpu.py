@@ -31,7 +31,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 
 from spanwright import Extractor, train
-from spanwright.config import LoopOptions, OptimizerOptions, TrainConfig, ValidationOptions
+from spanwright.train_config import LoopOptions, OptimizerOptions, TrainConfig, ValidationOptions
 from spanwright.training import run as run_module
 from spanwright.training.state import load_state, newest_state, states_in
 from support.data import sentences

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from spanwright import DecodeOptions, Extractor, modes
-from spanwright.config import LossOptions
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.tensors import Candidates, SpanScores, Targets
+from spanwright.train_config import LossOptions
 from support.compare import compare_gradients, gold_spans, sentences
 from support.loop import still
 from support.peer import assert_same_entities, hangs_on_a_tie, largest_logit, peer_batch

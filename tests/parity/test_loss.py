@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanwright import Span
-from spanwright.config import LossOptions
 from spanwright.encoding import Row, encode_targets
 from spanwright.losses import cell_loss, span_loss
+from spanwright.train_config import LossOptions
 from support.loop import still
 from support.tiny import LABELS, SENTENCES, tiny_extractor
 

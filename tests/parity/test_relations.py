@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from spanwright import DecodeOptions, Extractor, Span, SpanRelation, modes
-from spanwright.config import LossOptions, TripleScore
+from spanwright.config import TripleScore
 from spanwright.encoding import Row
 from spanwright.losses import cell_loss, span_loss
 from spanwright.model.triples import triple_scorer
 from spanwright.tensors import EntityPairs
+from spanwright.train_config import LossOptions
 from support.compare import compare_gradients, gold_spans, sentences
 from support.loop import still
 from support.tiny import ADJACENCIES, FAMILIES, SPAN_MODES, tiny_extractor

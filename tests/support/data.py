@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 from spanwright import Example, RelationGold, Span, SpanRelation, TrainConfig
-from spanwright.config import LoopOptions, OptimizerOptions, ValidationOptions
+from spanwright.train_config import LoopOptions, OptimizerOptions, ValidationOptions
 
 # how tiny models learn eight sentences by heart; a run ends a hundred steps after the last gain
 BY_HEART = TrainConfig(

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from spanwright import ModeError, TrainConfig, TrainingError, faults, train
-from spanwright.config import LossOptions, OptimizerOptions, ValidationOptions
 from spanwright.data.labels import LabelSampler
+from spanwright.train_config import LossOptions, OptimizerOptions, ValidationOptions
 from spanwright.training import loop as loop_module
 from spanwright.training import run as run_module
 from spanwright.training import step as step_module
@@ -224,8 +224,8 @@ def skipping(output: str) -> None:
 def measured(output: str, num_steps: int, encoder: str) -> None:
     """How long the parts of a step take and what travels, with a new model around an encoder."""
     from spanwright.checkpoint import new_package
-    from spanwright.config import NewModelOptions
     from spanwright.extractor import Extractor
+    from spanwright.train_config import NewModelOptions
 
     with open_world(config(rank_timeout=120.0).training, Path(output), "cpu") as world:
         bench = Bench(world, Extractor(new_package(Path(encoder), NewModelOptions(), seed=0)))

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from spanwright import TrainConfig, faults, modes, train
-from spanwright.config import LabelOptions, LoopOptions, OptimizerOptions, ValidationOptions
 from spanwright.extractor import Extractor
+from spanwright.train_config import LabelOptions, LoopOptions, OptimizerOptions, ValidationOptions
 from spanwright.training import run as run_module
 from spanwright.training.state import load_state, states_in
 from support.data import sentences

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from spanwright import CheckpointError, ConfigError, DecodeOptions, Extractor, train
-from spanwright.config import LoopOptions, ModelConfig, OwnThresholds, TrainConfig
+from spanwright.config import ModelConfig, OwnThresholds
+from spanwright.train_config import LoopOptions, TrainConfig
 from support.data import sentences
 from support.tiny import LABELS, SENTENCES, tiny_extractor
 

@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from spanwright import ConfigError, DecodeOptions, Entity, SpanwrightError, TrainConfig
-from spanwright.config import (
+from spanwright.config import ModelConfig
+from spanwright.data.batches import plan_batches
+from spanwright.data.labels import LabelSampler
+from spanwright.entities import Example, ScoredSpan, Span
+from spanwright.losses import cell_loss, span_loss
+from spanwright.tensors import EncodedBatch, SpanScores, Targets, span_mask
+from spanwright.train_config import (
     LabelOptions,
     LoopOptions,
     LossOptions,
-    ModelConfig,
     OptimizerOptions,
     ValidationOptions,
     from_mapping,
     toml_value,
     with_override,
 )
-from spanwright.data.batches import plan_batches
-from spanwright.data.labels import LabelSampler
-from spanwright.entities import Example, ScoredSpan, Span
-from spanwright.losses import cell_loss, span_loss
-from spanwright.tensors import EncodedBatch, SpanScores, Targets, span_mask
 
 
 @pytest.mark.parametrize(

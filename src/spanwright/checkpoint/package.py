@@ -20,13 +20,14 @@ from spanwright.checkpoint.adapters import without_adapters
 from spanwright.checkpoint.files import staged_folder
 from spanwright.checkpoint.hub import DEFAULT_MODEL, local_folder
 from spanwright.checkpoint.weights import load_into, read_weights, require_content, write_weights
-from spanwright.config import ModelConfig, NewModelOptions
+from spanwright.config import ModelConfig
 from spanwright.encoding import BatchEncoder, Subtokens
 from spanwright.errors import CheckpointError
 from spanwright.model.backbone import ENCODER_HALVES, Backbone
 from spanwright.model.gliner import GLiNER, build, drawn_from
 from spanwright.model.projection import Projection
 from spanwright.model.spans import MarkerSpans, QuerySpans
+from spanwright.train_config import NewModelOptions
 
 _RARE = 4.6  # minus the logit of 1 %
 LABEL_TOKENIZER = "labels_tokenizer"

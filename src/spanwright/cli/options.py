@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from spanwright.config import TrainConfig, from_mapping, toml_loads, with_override
 from spanwright.errors import ConfigError
+from spanwright.train_config import TrainConfig, from_mapping, toml_loads, with_override
 
 
 def read_config(path: Path | None, assignments: Sequence[str]) -> TrainConfig:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spanwright.config import (
+from spanwright.config import ModelConfig
+from spanwright.errors import ConfigError, nearest
+from spanwright.train_config import (
     LoopOptions,
     LossOptions,
-    ModelConfig,
     OptimizerOptions,
     TrainConfig,
     ValidationOptions,
     from_mapping,
 )
-from spanwright.errors import ConfigError, nearest
 
 # gliner's name of a training argument -> section and key of TrainConfig
 _TRAINING = {

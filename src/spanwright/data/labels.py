@@ -7,8 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spanwright.config import LabelOptions
 from spanwright.entities import Example
+from spanwright.train_config import LabelOptions
 
 
 class LabelSampler:

@@ -6,8 +6,8 @@ import random
 from array import array
 from collections.abc import Iterable
 
-from spanwright.config import MixtureOptions
 from spanwright.errors import ConfigError, nearest
+from spanwright.train_config import MixtureOptions
 
 
 class Mixture:

@@ -17,10 +17,10 @@ import torch
 
 from spanwright import modes
 from spanwright.checkpoint import save_package
-from spanwright.config import TrainConfig
 from spanwright.evaluation import Report
 from spanwright.extractor import Extractor
 from spanwright.model import GLiNER
+from spanwright.train_config import TrainConfig
 from spanwright.training.optim import Schedule, build_optimizer
 from spanwright.training.randomness import random_state, seed_all, set_random_state, states_put_back
 from spanwright.training.record import Recorder

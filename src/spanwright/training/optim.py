@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from spanwright.config import OptimizerOptions
 from spanwright.errors import ConfigError
 from spanwright.model import GLiNER
+from spanwright.train_config import OptimizerOptions
 
 _BACKBONES = ("backbone.transformer.", "label_encoder.transformer.")
 

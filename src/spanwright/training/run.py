@@ -14,7 +14,7 @@ import torch
 from spanwright import modes
 from spanwright.checkpoint import is_package, local_folder, new_package
 from spanwright.checkpoint.files import refusals
-from spanwright.config import LabelOptions, ModelConfig, NewModelOptions, TrainConfig
+from spanwright.config import ModelConfig
 from spanwright.data.coverage import Coverage, training_rows
 from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler, inventories, label_inventory, relation_inventory
@@ -27,6 +27,7 @@ from spanwright.evaluation import Report
 from spanwright.extractor import Extractor
 from spanwright.text.windows import Window, plan_windows
 from spanwright.text.words import Split, splitter
+from spanwright.train_config import LabelOptions, NewModelOptions, TrainConfig
 from spanwright.training.loop import Loop
 from spanwright.training.record import draw_curve
 from spanwright.training.resume import Resume

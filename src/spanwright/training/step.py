@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from spanwright import faults, modes
-from spanwright.config import LossOptions
 from spanwright.errors import TrainingError
 from spanwright.losses import span_loss
+from spanwright.train_config import LossOptions
 from spanwright.training.agreement import Part
 from spanwright.training.stream import MicroBatch
 from spanwright.training.world import World

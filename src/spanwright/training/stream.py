@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spanwright.config import LoopOptions
 from spanwright.data.batches import BatchPlan, plan_batches
 from spanwright.data.indexed import IndexedRows
 from spanwright.data.labels import LabelSampler
@@ -20,6 +19,7 @@ from spanwright.encoding import BatchEncoder, Row
 from spanwright.entities import Example
 from spanwright.errors import TrainingError
 from spanwright.tensors import EncodedBatch, Targets
+from spanwright.train_config import LoopOptions
 from spanwright.training.signals import ignore_stop_signals
 
 _SETTLED_AFTER = 1.0  # seconds in which torch tells of a loader's death after its connection broke

@@ -8,12 +8,13 @@ from typing import TypeVar
 
 from spanwright import faults, modes
 from spanwright.arguments import checked_labels
-from spanwright.config import DecodeOptions, LossOptions
+from spanwright.config import DecodeOptions
 from spanwright.data.labels import LabelSampler, label_inventory
 from spanwright.entities import Example
 from spanwright.evaluation import Answer, Asked, Report, asked_of, judge, predict
 from spanwright.extractor import Extractor
 from spanwright.losses import span_loss
+from spanwright.train_config import LossOptions
 from spanwright.training.world import World
 
 _MOST_LABELS = 100  # inventories up to this size are asked whole; of larger ones each row is asked a fixed sample

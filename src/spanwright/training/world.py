@@ -14,8 +14,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import Tensor, distributed, nn
 
-from spanwright.config import LoopOptions
 from spanwright.model import GLiNER
+from spanwright.train_config import LoopOptions
 from spanwright.training.agreement import Agreement, Alone
 from spanwright.training.exchange import exchange, present
 from spanwright.training.shards import gather_weights, load_sharded, shard_optimizer, unsharded

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from spanwright import CheckpointError, DecodeOptions, Extractor
 from spanwright.checkpoint import load_package, local_folder, new_package
-from spanwright.config import NewModelOptions
+from spanwright.train_config import NewModelOptions
 from support.tiny import FAMILIES, LABELS, RELATIONS, SENTENCES, bi_encoder, plain_tokenizer, tiny_extractor
 
 CONFIG = "gliner_config.json"

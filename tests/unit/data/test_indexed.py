@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from spanwright import DataError, train
-from spanwright.config import LabelOptions, LoopOptions
 from spanwright.data import load_examples
 from spanwright.data.batches import plan_batches
 from spanwright.data.coverage import training_rows
@@ -18,6 +17,7 @@ from spanwright.data.indexed import Fit, IndexedExamples, IndexedRows, digest_of
 from spanwright.data.labels import LabelSampler, inventories
 from spanwright.text.windows import plan_windows
 from spanwright.text.words import splitter
+from spanwright.train_config import LabelOptions, LoopOptions
 from spanwright.training.stream import MicroBatches, row_cost
 from support.data import sentences, write_jsonl
 from support.runs import CASES, differences, everything, without_curves

@@ -4,10 +4,10 @@ from itertools import pairwise
 import pytest
 
 from spanwright import ConfigError, Example, Span
-from spanwright.config import LabelOptions, MixtureOptions, TrainConfig, from_mapping
 from spanwright.data.batches import plan_batches
 from spanwright.data.labels import LabelSampler, inventories
 from spanwright.data.mixture import Mixture
+from spanwright.train_config import LabelOptions, MixtureOptions, TrainConfig, from_mapping
 
 SOURCES = ["big"] * 90 + ["mid"] * 9 + ["own"]
 

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from spanwright import Example, RelationGold, Span, SpanRelation
-from spanwright.config import LabelOptions
 from spanwright.data import LabelSampler, check, load_examples, read_records, relation_inventory, write_examples
 from spanwright.data.convert import convert
 from spanwright.data.coverage import training_rows
 from spanwright.errors import DataError
 from spanwright.text.windows import Window
+from spanwright.train_config import LabelOptions
 
 WORDS = ["Ada", "met", "Bob", "in", "Rome", "."]
 ADA, BOB, ROME = Span(0, 1, "person"), Span(2, 3, "person"), Span(4, 5, "city")

@@ -21,9 +21,9 @@ from spanwright import (
     train,
 )
 from spanwright.checkpoint.package import draw_head
-from spanwright.config import LoopOptions, LossOptions, OptimizerOptions, ValidationOptions
 from spanwright.data.labels import LabelSampler
 from spanwright.model.gliner import drawn_from
+from spanwright.train_config import LoopOptions, LossOptions, OptimizerOptions, ValidationOptions
 from spanwright.training import step as step_module
 from spanwright.training.loop import Loop
 from spanwright.training.optim import build_optimizer, rate_factor
