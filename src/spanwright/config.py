@@ -124,12 +124,12 @@ class OwnThresholds(Mapping[str, float]):
     """What a model says of labels: of one by its name, else by its last word, as a "football club" is a club."""
 
     def __init__(self, stated: Mapping[str, float]) -> None:
-        self._stated = stated
+        self._stated = {_plain(label): threshold for label, threshold in stated.items()}
         self._met: dict[str, float | None] = {}  # labels come again with every text
 
     def __getitem__(self, label: str) -> float:
         if label not in self._met:
-            name = label.strip().lower()
+            name = _plain(label)
             self._met[label] = self._stated.get(name, self._stated.get(name.rpartition(" ")[2]))
         found = self._met[label]
         if found is None:
@@ -141,6 +141,10 @@ class OwnThresholds(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._stated)
+
+
+def _plain(label: str) -> str:
+    return label.strip().lower()
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,8 @@ class Extractor:
             raise ConfigError("`probability` must be asked of a model with a calibration, but this one has none.")
         slope, shift = self.model.config.calibration
         clipped = min(max(score, _LEAST_SCORE), 1 - _LEAST_SCORE)
-        return 1 / (1 + math.exp(-(slope * math.log(clipped / (1 - clipped)) + shift)))
+        logit = slope * math.log(clipped / (1 - clipped)) + shift
+        return (1 + math.tanh(logit / 2)) / 2  # the sigmoid, which an exponential may overflow
 
     def split_words(self, text: str) -> tuple[Word, ...]:
         """The words of `text` that the model can see: without those that its tokenizer finds nothing in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,3 +115,17 @@ def test_a_model_with_the_script_splitter_still_opens_in_the_peer(tmp_path, load
     ours, peer = both(tiny_extractor("bert", word_splitter="script"), tmp_path / "model", load_peer)
     assert ours.model.config.word_splitter == "script"
     assert peer.config.words_splitter_type == "whitespace"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_gliner_runs_what_was_saved_in_any_type(dtype, tmp_path, load_peer):
+    """Also where the encoder came in half precision: gliner builds it in the type that its configuration tells."""
+    extractor = tiny_extractor(seed=1)
+    config = extractor.model.config
+    extractor.model.config = replace(config, backbone_config={**config.backbone_config, "dtype": "float16"})
+    extractor.model.to(dtype)
+    _, peer = both(extractor, tmp_path / "model", load_peer)
+    ours = Extractor.from_pretrained(tmp_path / "model", device="cpu")
+    found = ours.extract(SENTENCES[0], LABELS, DecodeOptions(threshold=0.3))
+    expected = peer.predict_entities(SENTENCES[0], list(LABELS), threshold=0.3)
+    assert [(e.start, e.end, e.label) for e in found] == [(e["start"], e["end"], e["label"]) for e in expected] != []

@@ -40,6 +40,14 @@ def test_a_label_is_known_by_its_name_or_by_its_last_word():
     assert len(own) == 2
 
 
+def test_a_stated_label_may_be_written_in_any_way():
+    own = OwnThresholds({" DNA": 0.3, "Club": 0.4})
+    assert own.get("dna", 0.5) == 0.3
+    assert dict(own) == {"dna": 0.3, "club": 0.4}
+    strict = {label.upper(): 1.0 for label in LABELS}
+    assert not found(with_own(strict))
+
+
 def test_the_models_own_count_where_a_call_names_none():
     strict = dict.fromkeys(LABELS, 1.0)
     assert not found(with_own(strict))
@@ -58,6 +66,29 @@ def test_they_are_saved_and_read(tmp_path):
     assert again.probability(0.5) == pytest.approx(1 / (1 + math.exp(0.5)))
     assert again.probability(1 / (1 + math.exp(-0.25))) == pytest.approx(0.5)
     assert 0 <= again.probability(0.0) < again.probability(1.0) <= 1
+
+
+def test_they_are_told_of(tmp_path, capsys):
+    from spanwright.checkpoint import inspect_package
+    from spanwright.cli.show import print_inspection
+
+    extractor = with_own({LABELS[0]: 0.25}, (2.0, -0.5))
+    extractor.save(tmp_path / "model")
+    seen = inspect_package(extractor.package, tmp_path / "model")
+    assert (seen.thresholds, seen.calibration) == ({LABELS[0]: 0.25}, (2.0, -0.5))
+    print_inspection(seen)
+    assert "its own for 1 kinds" in capsys.readouterr().out
+
+
+def test_a_refused_run_leaves_them(tmp_path):
+    extractor = with_own({LABELS[0]: 0.25}, (60.0, 0.0))
+    config = TrainConfig(training=LoopOptions(max_steps=1, batch_size=2))
+    train(tiny_extractor(seed=1), sentences(), output=tmp_path / "run", config=config)
+    other = TrainConfig(training=LoopOptions(max_steps=2, batch_size=2, seed=7))
+    with pytest.raises(ConfigError):
+        train(extractor, sentences(), output=tmp_path / "run", config=other, resume=True)
+    assert extractor.model.config.thresholds == {LABELS[0]: 0.25}
+    assert extractor.probability(0.0) == pytest.approx(0.0)  # a slope that an exponential could not bear
 
 
 def test_a_plain_model_writes_neither(tmp_path):

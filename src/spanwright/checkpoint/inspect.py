@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 
 from spanwright.checkpoint.package import Package
 from spanwright.checkpoint.weights import weight_files
-from spanwright.config import DEFAULT_THRESHOLD
 from spanwright.model import GLiNER
 from spanwright.model.disentangled import BandedAttention
 
@@ -25,7 +25,8 @@ class Inspection:
     """What is known of a model: `architecture` in words, `parameters` by part, `limits` in words and subtokens.
 
     `choices` are those that loading makes unless told otherwise, each with its reason. `files` maps each file's name to
-    its size in bytes and its SHA-256; `unused` names tensors that are never run.
+    its size in bytes and its SHA-256; `unused` names tensors that are never run. `thresholds` are the model's own, of
+    labels and last words; all others have 0.5.
     """
 
     folder: str
@@ -38,7 +39,8 @@ class Inspection:
     markers: dict[str, str]
     word_splitter: str
     subtoken_pooling: str
-    threshold: float
+    thresholds: Mapping[str, float]
+    calibration: Sequence[float] | None
     choices: dict[str, str]
     files: dict[str, tuple[int, str]]
     unused: tuple[str, ...]
@@ -81,7 +83,8 @@ def inspect_package(package: Package, folder: Path, *, variant: str | None = Non
         markers=markers,
         word_splitter=config.word_splitter,
         subtoken_pooling=config.subtoken_pooling,
-        threshold=DEFAULT_THRESHOLD,
+        thresholds=config.thresholds,
+        calibration=config.calibration,
         choices=_choices(model),
         files={
             str(path.relative_to(folder)): (path.stat().st_size, _sha256(path))

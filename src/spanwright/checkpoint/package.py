@@ -131,8 +131,7 @@ def save_package(package: Package, folder: Path, *, as_int8: bool = False) -> No
         package.tokenizer.save_pretrained(staging)
         if package.label_tokenizer is not None:
             package.label_tokenizer.save_pretrained(staging / LABEL_TOKENIZER)
-        dtype = str(package.model.dtype).removeprefix("torch.")
-        config = published.config_to_published(package.model.config, dtype=dtype)
+        config = published.config_to_published(package.model.config)
         (staging / published.CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -158,15 +158,18 @@ def _number(value: Any, kind: type, name: str) -> Any:
     return kind(number)
 
 
-def config_to_published(config: ModelConfig, *, dtype: str) -> dict[str, Any]:
-    """The `gliner_config.json` of a model whose weights are `dtype`, as gliner reads it."""
+def config_to_published(config: ModelConfig) -> dict[str, Any]:
+    """The `gliner_config.json` of a model, as gliner reads it."""
     written: dict[str, Any] = {"model_type": None, "name": "gliner", "fine_tune": True}
     written |= dict(config.published)
     fields = _FIELDS | _RELATION_FIELDS if config.finds_relations else _FIELDS
     written |= {published: getattr(config, ours) for ours, published in fields.items()}
-    for name in ("backbone_config", "label_backbone_config"):  # gliner builds an encoder in the type that is told there
+    for name in (
+        "backbone_config",
+        "label_backbone_config",
+    ):  # gliner builds an encoder in the type that is told there, and the rest in float32
         encoder = dict(written[fields[name]] or {})
-        told = {key: dtype for key in ("dtype", "torch_dtype") if encoder.get(key)}
+        told = {key: "float32" for key in ("dtype", "torch_dtype") if encoder.get(key)}
         written[fields[name]] = encoder | told
     written.pop("has_rnn", None)
     if not config.is_bi_encoder:

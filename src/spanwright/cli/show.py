@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def print_inspection(found: Inspection) -> None:
         *((f"{name} marker", marker) for name, marker in found.markers.items()),
         ("word splitter", found.word_splitter),
         ("subtoken pooling", found.subtoken_pooling),
-        ("threshold", f"{found.threshold} unless you say another"),
+        ("threshold", _told_thresholds(found.thresholds)),
+        ("calibration", "yes: Extractor.probability" if found.calibration else "none"),
         *((f"{name} by itself", choice) for name, choice in found.choices.items()),
         ("licence", found.licence or "not stated"),
         ("model card", found.card or "none"),
@@ -120,6 +122,13 @@ def print_inspection(found: Inspection) -> None:
     console = Console()
     console.print(table, highlight=False)
     console.print(files, highlight=False)
+
+
+def _told_thresholds(own: Mapping[str, float]) -> str:
+    if not own:
+        return "0.5 unless you say another"
+    low, high = min(own.values()), max(own.values())
+    return f"its own for {len(own)} kinds of labels ({low:g} to {high:g}), 0.5 for all others, unless you say another"
 
 
 def _percents(*values: float) -> list[str]:

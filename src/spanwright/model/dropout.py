@@ -35,6 +35,6 @@ def quicken(model: nn.Module) -> None:
 
 def _kept(count: int, probability: float) -> Tensor:
     """(count,) True with 1 - `probability`, to 1 in 65,536."""
-    seed = torch.randint(1 << 62, (1,)).numpy()
+    seed = torch.randint(1 << 62, (1,), device="cpu").numpy()
     bits = np.random.SFC64(seed).random_raw((count + 3) // 4).view(np.uint16)[:count]
     return torch.from_numpy(bits >= round(probability * _STEPS))

@@ -119,6 +119,9 @@ class Loop:
                 world.agreement.on_main(lambda: clear_leftovers(self._output))
                 seed_all(self._config.training.seed, rank=world.rank)
                 self._restore(run, resume, say)
+                # fitted to the weights as they were
+                package_model = self._extractor.model
+                package_model.config = replace(package_model.config, thresholds={}, calibration=None)
                 with dead_workers_named(), run.recorder.running(run.progress.step, run.schedule.num_steps):
                     self._train(run)
                 return self._finish(run)

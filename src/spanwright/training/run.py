@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -124,8 +124,6 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         _hold_still(stack, extractor, config)
-        # fitted to the weights as they were
-        extractor.model.config = replace(extractor.model.config, thresholds={}, calibration=None)
         world = stack.enter_context(open_world(config.training, folder, device))
         home = extractor.model.device
         stack.callback(extractor.model.to, home)
