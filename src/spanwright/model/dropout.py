@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,8 +25,7 @@ class QuickDropout(nn.Dropout):
         quick = self.training and 0 < self.p < 1 and input.device.type == "cpu" and not self.inplace
         if not quick or torch.compiler.is_compiling():  # what is compiled cannot ask numpy
             return super().forward(input)
-        kept = _kept(input.numel(), self.p).view(input.shape)
-        return input * kept.to(input.dtype).mul_(1 / (1 - self.p))
+        return input * kept(input.shape, self.p, input.device).to(input.dtype).mul_(1 / (1 - self.p))
 
 
 def quicken(model: nn.Module) -> None:
@@ -33,8 +35,11 @@ def quicken(model: nn.Module) -> None:
             module.__class__ = QuickDropout
 
 
-def _kept(count: int, probability: float) -> Tensor:
-    """(count,) True with 1 - `probability`, to 1 in 65,536."""
+def kept(shape: Sequence[int], probability: float, device: torch.device) -> Tensor:
+    """(`shape`) True with 1 - `probability`, on a CPU to 1 in 65,536."""
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.empty(shape, dtype=torch.bool, device=device).bernoulli_(1 - probability)
+    count = math.prod(shape)
     seed = torch.randint(1 << 62, (1,), device="cpu").numpy()
     bits = np.random.SFC64(seed).random_raw((count + 3) // 4).view(np.uint16)[:count]
-    return torch.from_numpy(bits >= round(probability * _STEPS))
+    return torch.from_numpy(bits >= round(probability * _STEPS)).view(shape)

@@ -36,6 +36,14 @@ class GradSafeLSTM(nn.LSTM):
         states = self.permute_hidden((hidden, cell), input.unsorted_indices)
         return PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices), states
 
+    def one_way(self, words: Tensor, *, backwards: bool) -> Tensor:
+        """What the direction's weights make of dense rows (B, L, D), read from the first word to the last."""
+        weights = [getattr(self, name) for name in self._all_weights[0 + backwards]]
+        kernel: Any = torch.lstm
+        zeros = words.new_zeros(1, words.shape[0], self.hidden_size)
+        output: Tensor = kernel(words, (zeros, zeros), weights, True, 1, 0.0, True, False, True)[0]
+        return output
+
     def _initial_state(self, words: Any, hx: Any) -> list[Tensor]:
         """The given state in the packed order, or zeros (layers * directions, B, D)."""
         packed = isinstance(words, PackedSequence)
@@ -67,6 +75,8 @@ class BiLSTM(nn.Module):
         """`word_counts`: words of each row, each at least 1."""
         if not self.layers:
             return words
+        if _reads_rows(words):
+            return self._over_rows(words, word_counts)
         plan = _Packing.of(word_counts, words)
         flat = words.flatten(0, 1)
         packed = PackedSequence(flat.index_select(0, plan.places), plan.batch_sizes)
@@ -76,6 +86,31 @@ class BiLSTM(nn.Module):
             packed, _ = layer(packed)
         output = torch.zeros_like(flat, dtype=packed.data.dtype).index_copy(0, plan.places, packed.data)
         return output.view(words.shape)
+
+    def _over_rows(self, words: Tensor, word_counts: tuple[int, ...]) -> Tensor:
+        """The same over padded rows, one direction after the other, the second over rows turned round.
+
+        On a CPU oneDNN does this in half the time of torch's own backward over packed words, which writes a gradient
+        of the weights for each word of the longest row.
+        """
+        counts = torch.tensor(word_counts).unsqueeze(1)
+        places = torch.arange(words.shape[1])
+        beyond = (places >= counts).unsqueeze(-1)
+        turned = torch.where(places < counts, counts - 1 - places, places).unsqueeze(-1)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, GradSafeLSTM)
+            if index > 0:
+                words = self.dropout(words)
+            ahead = layer.one_way(words, backwards=False)
+            back = layer.one_way(words.gather(1, turned.expand_as(words)), backwards=True)
+            words = torch.cat([ahead, back.gather(1, turned.expand_as(back))], dim=-1)
+            words = words.masked_fill(beyond, 0.0)
+        return words
+
+
+def _reads_rows(words: Tensor) -> bool:
+    """Whether a backward may follow on a CPU."""
+    return words.device.type == "cpu" and torch.is_grad_enabled()
 
 
 class _Packing(NamedTuple):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spanwright.config import SpanMode
+from spanwright.model.markers import marker_logits
 from spanwright.model.projection import Projection
 
-_AT_ONCE = 1 << 25  # numbers that the inner states of all widths may have together
 _WIDTH_FEATURES = 128  # of the width's vector in mode "cat"
 
 
@@ -73,13 +73,16 @@ class MarkerSpans(SpanScorer):
         instead of O(L·K·D²).
         """
         last = self.out_project.last
-        label_weights = (labels @ last.weight).transpose(1, 2)
-        label_bias = (labels @ last.bias).unsqueeze(1)
         starts, ends = self._halves(words, word_mask)
-        if self._fits_at_once(starts):
-            return self._all_widths(starts, ends, label_weights, label_bias)
-        by_width = self._by_width(starts, ends)
-        return self._stacked(words.shape[1], (states @ label_weights + label_bias for states in by_width))
+        dropout = self.out_project.dropout
+        return marker_logits(
+            starts,
+            ends,
+            labels @ last.weight,
+            labels @ last.bias,
+            self.max_width,
+            dropout.p if dropout.training else 0.0,
+        )
 
     def vectors(self, words: Tensor, word_mask: Tensor) -> Iterator[Tensor]:
         """As SpanScorer.vectors."""
@@ -100,17 +103,6 @@ class MarkerSpans(SpanScorer):
         for width in range(self.max_width):
             room = max(length - width, 0)
             yield self.out_project.dropout(F.relu(starts[:, :room] + ends[:, length - room :]))
-
-    def _fits_at_once(self, starts: Tensor) -> bool:
-        return starts.is_cuda and starts.numel() * self.max_width <= _AT_ONCE
-
-    def _all_widths(self, starts: Tensor, ends: Tensor, label_weights: Tensor, label_bias: Tensor) -> Tensor:
-        """The logits at once, by way of (B, L, K, 4D): a tenth of the kernels, where a GPU has little to do in each."""
-        ahead = F.pad(ends, (0, 0, 0, self.max_width - 1)).unfold(1, self.max_width, 1).transpose(2, 3)
-        hidden = self.out_project.dropout(F.relu(starts.unsqueeze(2) + ahead))
-        logits: Tensor = hidden @ label_weights.unsqueeze(1) + label_bias.unsqueeze(1)
-        words, widths = (torch.arange(size, device=logits.device) for size in logits.shape[1:3])
-        return logits.masked_fill((words[:, None] + widths >= len(words)).unsqueeze(-1), 0)
 
     def _halves(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
         """What a span's start and what its end (with the row's part) bring to the hidden layer: (B, L, 4D) each."""

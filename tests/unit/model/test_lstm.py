@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from spanwright.model import lstm as lstm_module
 from spanwright.model.lstm import BiLSTM, GradSafeLSTM
 
 
@@ -101,14 +102,19 @@ def test_dropout_acts_between_layers_and_can_be_repeated():
     assert torch.equal(first, lstm(words, (4, 4)))
 
 
-def test_the_layout_is_that_of_torch_and_its_gradients():
+@pytest.mark.parametrize("over_rows", [True, False], ids=["as on a CPU", "as on a GPU"])
+def test_the_layout_is_that_of_torch_and_its_gradients(over_rows, monkeypatch):
     torch.manual_seed(0)
     words, counts = torch.randn(4, 6, 8, requires_grad=True), (3, 6, 1, 3)
     lstm = BiLSTM(8)
+    monkeypatch.setattr(lstm_module, "_reads_rows", lambda words: over_rows)
     output = lstm(words, counts)
     packed = pack_padded_sequence(words, torch.tensor(counts), batch_first=True, enforce_sorted=False)
     expected, _ = pad_packed_sequence(lstm.layers[0](packed)[0], batch_first=True, total_length=6)
-    assert torch.equal(output, expected)
+    torch.testing.assert_close(output, expected)
+    assert (output[2, 1:] == 0).all()
     weights = torch.randn(output.shape)
-    gradients = [torch.autograd.grad((each * weights).sum(), words)[0] for each in (output, expected)]
-    assert torch.allclose(*gradients, atol=1e-6)
+    wanted = [words, *lstm.parameters()]
+    found, theirs = (torch.autograd.grad((each * weights).sum(), wanted) for each in (output, expected))
+    assert len(found) == 9
+    torch.testing.assert_close(found, theirs)

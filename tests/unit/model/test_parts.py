@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from spanwright import CheckpointError, ConfigError, modes
 from spanwright.encoding import Row
-from spanwright.model import build
+from spanwright.model import build, markers
 from spanwright.model.backbone import transformer_config
 from spanwright.model.pooling import pool_words
 from spanwright.model.spans import MarkerSpans
@@ -17,7 +17,7 @@ from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_config, tiny_extracto
 @pytest.mark.parametrize(("length", "width"), [(7, 3), (2, 5), (1, 1), (5, 5)])
 def test_the_factorised_head_equals_the_formula_as_published(length, width, at_once, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(MarkerSpans, "_fits_at_once", lambda *_: at_once)
+    monkeypatch.setattr(markers, "_widths_at_once", lambda starts, max_width: max_width if at_once else 1)
     head = MarkerSpans("markerV0", 8, max_width=width, dropout=0.0)
     words, labels = torch.randn(2, length, 8, requires_grad=True), torch.randn(2, 3, 8)
     found = head(words, labels, torch.ones(2, length, dtype=torch.bool))

@@ -1,0 +1,109 @@
+"""The scores of all spans of marker modes, and their gradients, without ever holding the spans' inner states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from spanwright.model.dropout import kept
+
+_AT_ONCE = 1 << 27  # inner states that a GPU makes at once: fewer kernels, where it has little to do in each
+
+
+def marker_logits(
+    starts: Tensor, ends: Tensor, labels: Tensor, biases: Tensor, max_width: int, dropout: float = 0.0
+) -> Tensor:
+    """Starts, ends (B, L, H), labels (B, C, H), biases (B, C) -> logits (B, L, K, C), 0 where a span ends after L.
+
+    The logit of words i to j is dropout(relu(start(i) + end(j))) . label + bias. There are no second gradients.
+    """
+    recording = torch.is_grad_enabled() and any(x.requires_grad for x in (starts, ends, labels))
+    products = _MarkerProducts.apply(starts, ends, labels, max_width, dropout, recording)  # type: ignore[no-untyped-call]
+    words, widths = (torch.arange(count, device=starts.device) for count in products.shape[1:3])
+    beyond = words[:, None] + widths >= len(words)
+    logits: Tensor = (products + biases[:, None, None]).masked_fill(beyond.unsqueeze(-1), 0)
+    return logits
+
+
+class _MarkerProducts(torch.autograd.Function):
+    """Some widths at a time: their inner states (B, L, widths, H) are made, used and overwritten by the next ones.
+
+    Autograd would keep three numbers of each inner state for the backward, and would fill and add an array of all
+    starts, and one of all ends, for each width. Kept here: one bit's worth, whether the state is alive, that is
+    above 0 and not dropped; the backward makes the states anew.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, starts: Tensor, ends: Tensor, labels: Tensor, max_width: int, dropout: float, recording: bool
+    ) -> Tensor:
+        rows, length, size = starts.shape
+        at_once = _widths_at_once(starts, max_width)
+        ends = F.pad(ends, (0, 0, 0, max_width - 1))
+        labels = labels / (1 - dropout)
+        columns = labels.transpose(1, 2).unsqueeze(1)
+        products = starts.new_empty(rows, length, max_width, labels.shape[1])
+        states = starts.new_empty(rows, length, at_once, size)
+        alive = []
+        for first in range(0, max_width, at_once):
+            some = _sum(starts, ends, first, states[:, :, : max_width - first])
+            if recording or dropout > 0:
+                alive.append(some > 0)
+                if dropout > 0:
+                    alive[-1] &= kept(some.shape, dropout, some.device)
+                some *= alive[-1]
+            else:
+                some.relu_()
+            width = some.shape[2]
+            if width == 1:
+                products[:, :, first] = some.squeeze(2) @ columns.squeeze(1)
+            else:
+                products[:, :, first : first + width] = some @ columns
+        if recording:
+            ctx.save_for_backward(starts, ends, labels, *alive)
+            ctx.dropout, ctx.at_once = dropout, at_once
+        return products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        starts, ends, labels, *alive = ctx.saved_tensors
+        length, at_once = starts.shape[1], ctx.at_once
+        # sums over widths, in float32 whatever the states are
+        of_starts, of_ends = (torch.zeros_like(x, dtype=torch.float32) for x in (starts, ends))
+        of_labels = torch.zeros_like(labels, dtype=torch.float32)
+        states = starts.new_empty(*starts.shape[:2], at_once, starts.shape[2])
+        for step, living in enumerate(alive):
+            first, width = step * at_once, living.shape[2]
+            wanted = gradient[:, :, first : first + width].flatten(1, 2)
+            some = _sum(starts, ends, first, states[:, :, :width])
+            some *= living
+            of_labels += wanted.transpose(1, 2) @ some.flatten(1, 2)
+            some = torch.matmul(wanted, labels).view_as(living)
+            some *= living
+            for place in range(width):
+                of_starts += some[:, :, place]
+                of_ends[:, first + place : first + place + length] += some[:, :, place]
+        of_labels /= 1 - ctx.dropout
+        return (
+            of_starts.to(starts.dtype),
+            of_ends[:, :length].to(ends.dtype),
+            of_labels.to(labels.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _widths_at_once(starts: Tensor, max_width: int) -> int:
+    return max_width if starts.is_cuda and starts.numel() * max_width <= _AT_ONCE else 1
+
+
+def _sum(starts: Tensor, ends: Tensor, first: int, out: Tensor) -> Tensor:
+    """Start plus end of each span of `first` + 1 and more words, ends padded: (B, L, widths, H) in `out`."""
+    ahead = ends[:, first : first + starts.shape[1] + out.shape[2] - 1].unfold(1, out.shape[2], 1).transpose(2, 3)
+    return torch.add(starts.unsqueeze(2), ahead, out=out)
