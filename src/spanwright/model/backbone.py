@@ -35,7 +35,7 @@ class Backbone(nn.Module):
         disentangled.speed_up(transformer)
         self.transformer = transformer
         width = transformer.config.hidden_size
-        self._limit = self.max_positions()
+        self.limit = self.max_positions()  # subtokens; None: any number
         self.fuser = LayerFusion(transformer.config.num_hidden_layers, width) if fuse_layers else None
         self.projection: nn.Module = nn.Linear(width, hidden_size) if width != hidden_size else nn.Identity()
 
@@ -57,8 +57,12 @@ class Backbone(nn.Module):
     def _aligned(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Padded to whole units of a GPU's attention kernels, where the transformer can read so many subtokens."""
         extra = -input_ids.shape[1] % _UNIT
-        if not extra or (self._limit is not None and input_ids.shape[1] + extra > self._limit):
+        if not extra or (self.limit is not None and input_ids.shape[1] + extra > self.limit):
             return input_ids, attention_mask
+        return self.padded(input_ids, attention_mask, extra)
+
+    def padded(self, input_ids: Tensor, attention_mask: Tensor, extra: int) -> tuple[Tensor, Tensor]:
+        """Both with `extra` subtokens of padding."""
         filler = getattr(self.transformer.config, "pad_token_id", None) or 0
         return F.pad(input_ids, (0, extra), value=filler), F.pad(attention_mask, (0, extra), value=0)
 

@@ -53,11 +53,19 @@ class BandedEncoder(plain.DebertaV2Encoder):  # type: ignore[misc]
         if query_states is not None or relative_pos is not None:
             given: Tensor | None = super().get_rel_pos(hidden_states, query_states, relative_pos)
             return given
-        length = hidden_states.size(-2)
-        distances = torch.arange(length - 1, -length, -1, device=hidden_states.device)
-        if self.position_buckets > 0 and self.max_relative_positions > 0:
-            distances = plain.make_log_bucket_position(distances, self.position_buckets, self.max_relative_positions)
-        return distances.long()
+        return self._buckets(hidden_states.size(-2), hidden_states.device)
+
+    def _buckets(self, length: int, device: torch.device) -> Tensor:
+        """Made once for each length: they take a dozen kernels and a copy that the device waits for."""
+        made: dict[tuple[int, torch.device], Tensor] = self.__dict__.setdefault("made_buckets", {})
+        if (length, device) not in made:
+            distances = torch.arange(length - 1, -length, -1, device="cpu")
+            if self.position_buckets > 0 and self.max_relative_positions > 0:
+                distances = plain.make_log_bucket_position(
+                    distances, self.position_buckets, self.max_relative_positions
+                )
+            made[length, device] = distances.long().to(device)
+        return made[length, device]
 
     def get_attention_mask(self, attention_mask: Tensor) -> Tensor:
         """(B, S) -> (B, 1, 1, S): queries of padding need no mask, for nobody reads what comes of them."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from spanwright import modes
 from spanwright.config import DEFAULT_THRESHOLD, ModelConfig
@@ -15,9 +16,11 @@ from spanwright.model.backbone import Backbone, build_transformer, transformer_c
 from spanwright.model.dropout import quicken
 from spanwright.model.fusion import LabelWordFusion
 from spanwright.model.lstm import BiLSTM
+from spanwright.model.markers import beyond
 from spanwright.model.pooling import pool_words, take
 from spanwright.model.projection import Projection
 from spanwright.model.relations import RelationScorer
+from spanwright.model.replays import Replays, rounded
 from spanwright.model.spans import MarkerSpans, SpanScorer, span_scorer
 from spanwright.model.tokens import TokenScorer
 from spanwright.pairs import spans_in
@@ -60,6 +63,7 @@ class GLiNER(modes.Moded):
             self.spans = span_scorer(config.span_mode, size, max_width=config.max_width, dropout=dropout)
         if config.adjacency is not None:
             self.relations = RelationScorer(size, adjacency=config.adjacency, triples=config.triples, dropout=dropout)
+        self.replays = Replays(backbone.transformer.config.model_type)
         quicken(self)
         modes.rest(self)
 
@@ -93,7 +97,53 @@ class GLiNER(modes.Moded):
             watch(vectors)
         return vectors
 
+    def logits_of(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        label_positions: Tensor,
+        label_mask: Tensor,
+        word_starts: Tensor,
+        word_ends: Tensor,
+        word_mask: Tensor,
+    ) -> Tensor:
+        """The logits of a uni-encoder without a second head, by way of padded rows: nothing looks at a number."""
+        states = self.backbone(input_ids, attention_mask)
+        labels = take(states, label_positions, label_mask)
+        words = pool_words(states, word_starts, word_ends, word_mask, self.config.subtoken_pooling)
+        words = self.context.over_rows(words, word_mask.sum(dim=1))
+        if hasattr(self, "labels"):
+            labels = self.labels(labels)
+        logits: Tensor = (
+            self.tokens(words, labels) if self.config.is_token_level else self.spans(words, labels, word_mask)
+        )
+        return logits
+
+    def _can_replay(self, batch: EncodedBatch) -> bool:
+        plain = self.label_encoder is None and not self.config.span_head and batch.relations is None
+        looks = self.backbone.fuser is not None or self.config.subtoken_pooling not in ("first", "last")
+        return plain and not looks and self.replays.fits(batch.input_ids)
+
+    def _replayed(self, batch: EncodedBatch) -> Scores:
+        """The scores of a small batch on a GPU, whose shape is made one of few."""
+        length, num_words = batch.input_ids.shape[1], batch.word_starts.shape[1]
+        longer, limit = rounded(length), self.backbone.limit
+        extra = longer - length if limit is None or longer <= limit else 0
+        more_words = (0, rounded(num_words) - num_words)
+        tensors = (
+            *self.backbone.padded(batch.input_ids, batch.attention_mask, extra),
+            batch.label_positions,
+            batch.label_mask,
+            *(F.pad(each, more_words) for each in (batch.word_starts, batch.word_ends, batch.word_mask)),
+        )
+        logits = self.replays.run(self, tensors)[:, :num_words]
+        if self.config.is_token_level:
+            return TokenScores(logits, batch.word_mask, batch.label_mask)
+        return SpanScores(logits.masked_fill(beyond(logits), 0.0), batch.word_mask, batch.label_mask)
+
     def _scores(self, batch: EncodedBatch, threshold: float, adjacency: float) -> Scores:
+        if self._can_replay(batch):
+            return self._replayed(batch)
         states = self.backbone(batch.input_ids, batch.attention_mask)
         labels = self._label_vectors(states, batch)
         words = pool_words(states, batch.word_starts, batch.word_ends, batch.word_mask, self.config.subtoken_pooling)

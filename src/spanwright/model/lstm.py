@@ -39,8 +39,12 @@ class GradSafeLSTM(nn.LSTM):
     def one_way(self, words: Tensor, *, backwards: bool) -> Tensor:
         """What the direction's weights make of dense rows (B, L, D), read from the first word to the last."""
         weights = [getattr(self, name) for name in self._all_weights[0 + backwards]]
+        if words.is_cuda:  # cuDNN wants all of them in one piece
+            together = torch.cat([weight.flatten() for weight in weights])
+            pieces = torch.split(together, [weight.numel() for weight in weights])
+            weights = [piece.view_as(weight) for piece, weight in zip(pieces, weights, strict=True)]
         kernel: Any = torch.lstm
-        zeros = words.new_zeros(1, words.shape[0], self.hidden_size)
+        zeros = weights[0].new_zeros(1, words.shape[0], self.hidden_size)
         output: Tensor = kernel(words, (zeros, zeros), weights, True, 1, 0.0, True, False, True)[0]
         return output
 
@@ -76,7 +80,7 @@ class BiLSTM(nn.Module):
         if not self.layers:
             return words
         if _reads_rows(words):
-            return self._over_rows(words, word_counts)
+            return self.over_rows(words, torch.tensor(word_counts))
         plan = _Packing.of(word_counts, words)
         flat = words.flatten(0, 1)
         packed = PackedSequence(flat.index_select(0, plan.places), plan.batch_sizes)
@@ -87,14 +91,16 @@ class BiLSTM(nn.Module):
         output = torch.zeros_like(flat, dtype=packed.data.dtype).index_copy(0, plan.places, packed.data)
         return output.view(words.shape)
 
-    def _over_rows(self, words: Tensor, word_counts: tuple[int, ...]) -> Tensor:
+    def over_rows(self, words: Tensor, word_counts: Tensor) -> Tensor:
         """The same over padded rows, one direction after the other, the second over rows turned round.
 
         On a CPU oneDNN does this in half the time of torch's own backward over packed words, which writes a gradient
-        of the weights for each word of the longest row.
+        of the weights for each word of the longest row. `word_counts` (B,) may be on a device: nothing looks at them.
         """
-        counts = torch.tensor(word_counts).unsqueeze(1)
-        places = torch.arange(words.shape[1])
+        if not self.layers:
+            return words
+        counts = word_counts.unsqueeze(1)
+        places = torch.arange(words.shape[1], device=words.device)
         beyond = (places >= counts).unsqueeze(-1)
         turned = torch.where(places < counts, counts - 1 - places, places).unsqueeze(-1)
         for index, layer in enumerate(self.layers):

@@ -23,10 +23,14 @@ def marker_logits(
     """
     recording = torch.is_grad_enabled() and any(x.requires_grad for x in (starts, ends, labels))
     products = _MarkerProducts.apply(starts, ends, labels, max_width, dropout, recording)  # type: ignore[no-untyped-call]
-    words, widths = (torch.arange(count, device=starts.device) for count in products.shape[1:3])
-    beyond = words[:, None] + widths >= len(words)
-    logits: Tensor = (products + biases[:, None, None]).masked_fill(beyond.unsqueeze(-1), 0)
-    return logits
+    logits: Tensor = products + biases[:, None, None]
+    return logits.masked_fill(beyond(logits), 0)
+
+
+def beyond(logits: Tensor) -> Tensor:
+    """(L, K, 1) True where a span of logits (B, L, K, C) ends after L words."""
+    words, widths = (torch.arange(count, device=logits.device) for count in logits.shape[1:3])
+    return (words[:, None] + widths >= len(words)).unsqueeze(-1)
 
 
 class _MarkerProducts(torch.autograd.Function):

@@ -26,6 +26,7 @@ from spanwright.modes.plan import (
     current_flags,
     declared,
     evaluation_flags,
+    modules_of,
     planned_flags,
     root_of,
     write_flags,
@@ -126,7 +127,7 @@ class Keeper:
         with self._turn:  # another thread's scope must not open or end between the two looks
             resting = {id(m): flag for m, flag in self._saved or []} if self._shares else {}
             wrong = {id(m) for m, flag in planned_flags(self.root) if resting.get(id(m), m.training) != flag}
-        return [name or "(the model itself)" for name, module in self.root.named_modules() if id(module) in wrong]
+        return _names(self.root, wrong) if wrong else []
 
     def require_plan(self, when: str) -> None:
         """Raise ModeError unless every module is as planned for a training step."""
@@ -145,11 +146,11 @@ class Keeper:
 
     def require_evaluation(self) -> None:
         """Raise ModeError unless every module is in evaluation mode."""
-        awake = [name or "(the model itself)" for name, module in self.root.named_modules() if module.training]
+        awake = {id(module) for module in modules_of(self.root) if module.training}
         if awake:
             raise ModeError(
                 f"In an inference scope every module must be in evaluation mode, but {len(awake)} are not: "
-                f"{_listed(awake)}. Something inside the scope set them to training mode."
+                f"{_listed(_names(self.root, awake))}. Something inside the scope set them to training mode."
             )
 
     def _history(self, names: list[str]) -> str:
@@ -270,6 +271,10 @@ def keeper_of(model: nn.Module) -> Keeper:
         if keeper is None:
             keeper = _keepers[root] = Keeper(root)
         return keeper
+
+
+def _names(root: nn.Module, wanted: set[int]) -> list[str]:
+    return [name or "(the model itself)" for name, module in root.named_modules() if id(module) in wanted]
 
 
 def _listed(names: list[str]) -> str:

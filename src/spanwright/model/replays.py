@@ -1,0 +1,333 @@
+"""A network's kernels, recorded once for a shape and replayed as a whole (CUDA graphs).
+
+A GPU does the work of a small batch in less time than the host takes to launch its kernels one by one. A recording is
+launched at once. It computes what the network computes, dropout masks and all, with the very weights that it was made
+of; so it is used only where everything that it has fixed is as it was: weights at their places, modes, precision. What
+cannot be seen in a recording (hooks, compilers, shards) is run as ever.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+from torch.nn.modules.module import _has_any_global_hook
+
+from spanwright.modes.plan import modules_of
+
+_MOST_SUBTOKENS = {False: 2048, True: 16384}  # of a forward alone, and of one that a backward follows
+_MOST_RECORDINGS, _MOST_SEEN = 48, 1024
+_WARM_UPS = 2  # of libraries that set themselves up in a first call, which cannot be recorded
+# tried by tests/gpu/replays_on_gpu.py; to record one that looks at its numbers spoils the process's random state
+_ENCODERS = frozenset(
+    {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie"}
+    | {"modernbert", "mt5", "roberta", "t5", "xlm-roberta"}
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Replays:
+    """The recordings of one network.
+
+    A shape is recorded when it comes for the second time; the first run and every replay give the same numbers.
+    Recordings that a backward follows share their memory, so between a forward and its backward no other of them is
+    replayed: a second forward runs as ever. `enabled`: False lets all do so.
+    """
+
+    def __init__(self, encoder: str, *, enabled: bool = True) -> None:
+        """`encoder`: the kind, as transformers names it."""
+        self.encoder, self.enabled = encoder, enabled
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all recordings and give their memory back."""
+        self._of: object = None  # the weights that recordings are of
+        self._recordings: dict[object, _Recording | None] = {}  # None: the shape was seen once, or cannot be recorded
+        self._shared = _Shared()
+        self.refused = ""  # why the network could not be recorded
+
+    def __deepcopy__(self, _: Any) -> Replays:
+        return _made(self.encoder, self.enabled)
+
+    def __reduce__(self) -> Any:
+        return _made, (self.encoder, self.enabled)
+
+    def __len__(self) -> int:
+        """How many recordings there are."""
+        return sum(recording is not None for recording in self._recordings.values())
+
+    def fits(self, input_ids: Tensor) -> bool:
+        """Whether sequences (B, S) are few enough that launching bounds them, and can be recorded."""
+        return (
+            self.enabled
+            and input_ids.is_cuda
+            and input_ids.numel() <= _MOST_SUBTOKENS[torch.is_grad_enabled()]
+            and self.encoder in _ENCODERS
+        )
+
+    def run(self, network: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
+        """What `network.logits_of` gives for tensors that fit; it must look at none of their numbers."""
+        if self._may() and self._lock.acquire(blocking=False):
+            try:
+                recording = self._recording(network, tensors)
+                if recording is not None:
+                    return recording.replay(tensors)
+            finally:
+                self._lock.release()
+        with _unremembered():  # as the recording will have it
+            logits: Tensor = network.logits_of(*tensors)  # type: ignore[operator]
+            return logits
+
+    def _may(self) -> bool:
+        return not (
+            self.refused
+            or self._shared.is_waiting
+            or torch.compiler.is_compiling()
+            or torch.cuda.is_current_stream_capturing()
+            or torch.is_inference_mode_enabled()
+        )
+
+    def _recording(self, network: nn.Module, tensors: Sequence[Tensor]) -> _Recording | None:
+        """The recording of these shapes, made if they were seen before; None at first sight or where it cannot be."""
+        modules = modules_of(network)
+        if _are_watched(modules[1:]):
+            return None
+        weights = _weights(modules)
+        if weights != self._of:
+            self.clear()
+            self._of = weights
+        key = (*(tuple(tensor.shape) for tensor in tensors), *_circumstances(modules))
+        if key not in self._recordings:
+            if len(self._recordings) < _MOST_SEEN:
+                self._recordings[key] = None
+            return None
+        if self._recordings[key] is None and len(self) < _MOST_RECORDINGS:
+            try:
+                self._recordings[key] = _record(self._shared, network, tensors)
+            except (RuntimeError, ValueError, NotImplementedError) as error:  # of what cannot be done in between
+                self.refused = str(error)
+        return self._recordings[key]
+
+
+def rounded(length: int) -> int:
+    """A length at least as large, of few: four between n and 2 n, all multiples of 8."""
+    unit = max(8, 1 << (length.bit_length() - 3))
+    return length + -length % unit
+
+
+def _made(encoder: str, enabled: bool) -> Replays:
+    return Replays(encoder, enabled=enabled)
+
+
+def _are_watched(modules: Sequence[nn.Module]) -> bool:
+    """Whether somebody looks into them, or their weights are not plain: a recording would pass them by."""
+    return (
+        _has_any_global_hook()  # type: ignore[no-untyped-call]
+        or any(getattr(module, name) for module in modules for name in _HOOKS)
+        or any(module.__dict__.get("gradient_checkpointing") for module in modules)
+        or any(type(p) is not nn.Parameter for module in modules for p in module._parameters.values() if p is not None)
+    )
+
+
+def _weights(modules: Sequence[nn.Module]) -> object:
+    """Where the weights are, and what they are."""
+    return [
+        (tensor.data_ptr(), tensor.dtype, tensor.requires_grad)
+        for module in modules
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    ]
+
+
+def _circumstances(modules: Sequence[nn.Module]) -> tuple[object, ...]:
+    """What the encoder's numbers depend on besides weights and input."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.cuda.current_stream(),
+        tuple((module.training, getattr(module, "p", None)) for module in modules),
+    )
+
+
+class _Shared:
+    """What the recordings of an encoder have in common: memory, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self.pools: dict[bool, Any] = {}
+        self.gradients: list[Tensor] = []
+        self.turn: weakref.ref[_Turn] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a forward's backward is still to come; not if nothing can come of it any more."""
+        turn = None if self.turn is None else self.turn()
+        return torch.is_grad_enabled() and turn is not None and not turn.is_over
+
+    def pool(self, *, backward: bool) -> Any:
+        if backward not in self.pools:
+            self.pools[backward] = torch.cuda.graph_pool_handle()
+        return self.pools[backward]
+
+
+class _Turn:
+    """A forward that may have a backward."""
+
+    is_over = False
+
+
+class _Recording:
+    """The kernels of a forward and, where it records gradients, of its backward."""
+
+    def __init__(self, shared: _Shared, parameters: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+        self._shared = shared
+        self._parameters = parameters
+        self._tensors = [tensor.clone() for tensor in tensors]
+        self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+
+    def record(self, network: nn.Module) -> None:
+        """On a stream of its own, the one that is current when this is called.
+
+        The parameters have stand-ins of the same memory: autograd may know them from another stream.
+        """
+        named = network.named_parameters() if self._parameters else ()
+        stand_ins = {f"network.{name}": p.detach().requires_grad_() for name, p in named if p.requires_grad}
+        wanted = list(stand_ins.values())
+        body = _Body(network)
+
+        def run() -> Tensor:
+            logits: Tensor = functional_call(body, stand_ins, tuple(self._tensors))
+            return logits
+
+        for _ in range(_WARM_UPS):
+            logits = run()
+            if wanted:
+                torch.autograd.grad(logits, wanted, torch.zeros_like(logits), allow_unused=True)
+        pool = self._shared.pool(backward=bool(wanted))
+        with _capture(self._forward, pool):
+            logits = run()
+        self._logits = logits.detach()
+        if not wanted:
+            return
+        self._gradient = torch.zeros_like(logits)
+        if not self._shared.gradients:
+            self._shared.gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        with _capture(self._backward, pool):
+            found: Sequence[Tensor | None] = torch.autograd.grad(logits, wanted, self._gradient, allow_unused=True)
+            self._used = [gradient is not None for gradient in found]
+            self._kept = [each for each, used in zip(self._shared.gradients, self._used, strict=True) if used]
+            torch._foreach_copy_(self._kept, [gradient for gradient in found if gradient is not None])
+
+    def replay(self, tensors: Sequence[Tensor]) -> Tensor:
+        logits: Tensor
+        if self._parameters:
+            logits = _Replayed.apply(self, len(tensors), *tensors, *self._parameters)  # type: ignore[no-untyped-call]
+            return logits
+        return self.forward(tensors)
+
+    def begin(self) -> _Turn:
+        turn = _Turn()
+        self._shared.turn = weakref.ref(turn)
+        return turn
+
+    def forward(self, tensors: Sequence[Tensor]) -> Tensor:
+        torch._foreach_copy_(self._tensors, list(tensors))
+        self._forward.replay()
+        return self._logits.clone()
+
+    def backward(self, turn: _Turn, gradient: Tensor) -> list[Tensor | None]:
+        """The gradients of the parameters: copies, for the next backward writes to the same place."""
+        if self._shared.turn is None or self._shared.turn() is not turn:
+            raise RuntimeError(
+                "The backward of a forward must come before its next one, but comes after it. Set "
+                "`model.replays.enabled = False` to keep a graph for later."
+            )
+        turn.is_over = True
+        self._gradient.copy_(gradient)
+        self._backward.replay()
+        copies = iter(torch._foreach_mul(self._kept, 1.0))  # of all in a few kernels
+        return [next(copies) if used else None for used in self._used]
+
+
+class _Body(nn.Module):
+    """The network as a module whose forward is what is recorded."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        logits: Tensor = self.network.logits_of(*tensors)  # type: ignore[operator]
+        return logits
+
+
+class _Replayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, recording: _Recording, count: int, *tensors: Tensor) -> Tensor:
+        ctx.recording, ctx.turn, ctx.count = recording, recording.begin(), count
+        return recording.forward(tensors[:count])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *[None] * ctx.count, *ctx.recording.backward(ctx.turn, gradient)
+
+
+def _record(shared: _Shared, network: nn.Module, tensors: Sequence[Tensor]) -> _Recording:
+    """A recording of the network at work on these; the random state is left as it was found."""
+    recorded = [p for p in network.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
+    recording = _Recording(shared, recorded, tensors)
+    device = tensors[0].device
+    state = torch.cuda.get_rng_state(device)
+    now, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    own.wait_stream(now)
+    try:
+        with torch.cuda.stream(own), _unremembered():
+            recording.record(network)
+    finally:
+        now.wait_stream(own)
+        torch.cuda.set_rng_state(state, device)
+    return recording
+
+
+def _unremembered() -> torch.autocast:
+    """The precision that is now, but weights are cast anew at each use.
+
+    What autocast remembers of them would be gone when a recording is replayed.
+    """
+    return torch.autocast(
+        "cuda",
+        dtype=torch.get_autocast_dtype("cuda"),
+        enabled=torch.is_autocast_enabled("cuda"),
+        cache_enabled=False,
+    )
+
+
+@contextmanager
+def _capture(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+    """What is launched in the block goes into `graph`, and nothing else happens on the device."""
+    collects = gc.isenabled()
+    gc.disable()  # what it frees may be the device's
+    try:
+        torch.cuda.synchronize()
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            yield
+        finally:
+            graph.capture_end()
+    finally:
+        if collects:
+            gc.enable()
+
+
+__all__ = ["Replays", "rounded"]

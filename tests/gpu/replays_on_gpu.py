@@ -1,0 +1,272 @@
+"""Recorded encoders against encoders that run, on a GPU: bit for bit, and how much sooner. About a minute.
+
+    PYTHONPATH=src:benchmarks python tests/gpu/replays_on_gpu.py
+    PYTHONPATH=src:benchmarks python tests/gpu/replays_on_gpu.py --family deberta-v2
+
+Needs a CUDA device, torch and transformers.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import shapes
+import torch
+from torch import Tensor
+
+from spanwright import modes
+from spanwright.config import ModelConfig
+from spanwright.encoding import Row
+from spanwright.model import GLiNER, build
+from spanwright.model import replays as replays_module
+from spanwright.tensors import EncodedBatch
+
+ENCODERS = ("minilm-l6", "deberta-v3-small", "modernbert-base")
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def batch_of(extractor: Any, rows: int, first: int = 0) -> Any:
+    texts = shapes.short_texts(200)[first : first + rows]
+    words = [tuple(word.text for word in extractor.split_words(text)) for text in texts]
+    return extractor.encoder.encode([Row(each, tuple(shapes.label_names())) for each in words]).to("cuda")
+
+
+def gradients(model: GLiNER, batch: Any, precision: torch.dtype | None) -> list[Tensor]:
+    """Of a step with dropout from a stated random state, and the logits."""
+    torch.manual_seed(5)
+    model.zero_grad()
+    with modes.training_step(model):
+        with torch.autocast("cuda", dtype=precision, enabled=precision is not None):
+            logits = model(batch).logits.float()
+        logits.square().mean().backward()
+    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    return [logits.detach(), *found]
+
+
+def equal(ones: list[Tensor], others: list[Tensor]) -> float:
+    """The largest difference, relative to the largest number of its tensor."""
+    if len(ones) != len(others):
+        return float("inf")
+    return max(((a - b).abs().max() / b.abs().max().clamp_min(1e-30)).item() for a, b in zip(ones, others, strict=True))
+
+
+def stop(replays: Any) -> None:
+    """No more recordings; shapes are padded as before, so that dropout draws the same masks."""
+    replays.clear()
+    replays.refused = "stopped"
+
+
+def warm(replays: Any, on: bool, work: Callable[[], object]) -> None:
+    """Recordings of `work` or, with `on` False, none."""
+    replays.clear() if on else stop(replays)
+    work()
+    work()
+
+
+def look(shape: str) -> list[tuple[str, str, bool]]:
+    extractor = shapes.extractor(shape)
+    model = extractor.model.to("cuda")
+    model.train()
+    replays: Any = model.replays
+    batch, other = batch_of(extractor, 8), batch_of(extractor, 8, first=40)
+    rows = []
+    for name, precision in PRECISIONS.items():
+        replays.clear()
+        seen = [gradients(model, batch, precision) for _ in range(4)]
+        count, refused = len(replays), replays.refused
+        gradients(model, other, precision)
+        again = gradients(model, batch, precision)
+        stop(replays)
+        plain = gradients(model, batch, precision)
+        repeat = equal(gradients(model, batch, precision), plain)
+        worst = max(equal(each, plain) for each in (*seen, again))
+        if count != 1:
+            print(f"refused: {refused}")
+        right = count == 1 and worst <= max(2 * repeat, 1e-6 if precision is None else 1e-2)
+        rows.append((f"gradients, {name}", f"{worst:.1e} off, a repetition {repeat:.1e}; {count} recording", right))
+    # weights that change in place, as an optimizer's do
+    replays.clear()
+    for _ in range(3):
+        gradients(model, batch, None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    changed = gradients(model, batch, None)
+    stop(replays)
+    off = equal(changed, gradients(model, batch, None))
+    rows.append(("weights changed in place", f"{off:.1e} off", off < 1e-5))
+    # two forwards, then two backwards: the second must run as ever
+    found = []
+    for on in (True, False):
+        warm(replays, on, lambda: [gradients(model, each, None) for each in (batch, other)])
+        torch.manual_seed(1)
+        model.zero_grad()
+        with modes.training_step(model):
+            first, second = model(batch).logits.square().mean(), model(other).logits.mean()
+            (first + second).backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    off = equal(*found)
+    rows.append(("two forwards, one backward", f"{off:.1e} off", off < 1e-5))
+    # inference between a forward and its backward
+    found = []
+    for on in (True, False):
+        warm(replays, on, lambda: [gradients(model, each, None) for each in (batch, other)])
+        torch.manual_seed(1)
+        model.zero_grad()
+        with modes.training_step(model):
+            loss = model(batch).logits.square().mean()
+        for _ in range(3):
+            with modes.inference(model):
+                model(other)
+        loss.backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    off = equal(*found)
+    rows.append(("inference before the backward", f"{off:.1e} off", off < 1e-5))
+    replays.clear()
+    seen_by_hook: list[int] = []
+    hook = next(model.backbone.transformer.children()).register_forward_hook(lambda *_: seen_by_hook.append(1))
+    gradients(model, batch, None)
+    hook.remove()
+    rows.append(("a hook is called", str(len(seen_by_hook)), len(seen_by_hook) == 1))
+    model.zero_grad()
+    model.eval()
+    texts, labels = shapes.short_texts(24), shapes.label_names()
+    answers = {}
+    for kind in (torch.float32, torch.float16):
+        model.to(kind)
+        milliseconds = {}
+        for on in (False, True):
+            warm(replays, on, lambda: [extractor.extract(text, labels) for text in texts])
+            answers[on] = [[(e.start, e.end, e.label) for e in extractor.extract(text, labels)] for text in texts]
+            extractor.extract(texts[0], labels)
+            milliseconds[on] = median(lambda texts=texts: [extractor.extract(text, labels) for text in texts]) / 24
+        told = f"{milliseconds[False]:.2f} ms to {milliseconds[True]:.2f}, {len(replays)} recordings"
+        rows.append((f"one text, {str(kind)[6:]}", told, answers[True] == answers[False]))
+    model.float().train()
+    for name, precision in PRECISIONS.items():
+        many = batch_of(extractor, 32)
+        milliseconds = {}
+        for on in (False, True):
+            warm(replays, on, lambda p=precision, many=many: gradients(model, many, p))
+            milliseconds[on] = median(lambda p=precision, many=many: gradients(model, many, p))
+        rows.append((f"32 rows, {name}", f"{milliseconds[False]:.1f} ms to {milliseconds[True]:.1f}", True))
+    return rows
+
+
+def median(work: Callable[[], object]) -> float:
+    """Milliseconds."""
+    times = []
+    for _ in range(9):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[4:]) * 1e3
+
+
+def where(shape: str) -> None:
+    """Where the host's time goes."""
+    import cProfile
+    import pstats
+
+    extractor = shapes.extractor(shape)
+    model = extractor.model.to("cuda")
+    texts, labels = shapes.short_texts(20), shapes.label_names()
+    batch = batch_of(extractor, 32)
+    for work in (
+        lambda: [extractor.extract(text, labels) for text in texts],
+        lambda: [gradients(model.train(), batch, torch.bfloat16) for _ in range(10)],
+    ):
+        work()
+        work()
+        torch.cuda.synchronize()
+        with cProfile.Profile() as profile:
+            work()
+            torch.cuda.synchronize()
+        pstats.Stats(profile).sort_stats("tottime").print_stats(28)
+        pstats.Stats(profile).sort_stats("cumtime").print_stats(28)
+
+
+SMALL = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 128,
+    "type_vocab_size": 2,
+    "pad_token_id": 1,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    **{name: {} for name in ("bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "albert", "ernie")},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "deberta-v2": {**shapes._DEBERTA, "type_vocab_size": 0},
+    "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": -1},
+    "modernbert": {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "dropout": 0.1},
+    "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+    "mt5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64},
+}
+
+
+def family(name: str) -> int:
+    """Whether a model of that kind can be recorded: a process for each, for one that fails spoils it."""
+    replays_module._ENCODERS = {name}
+    config = {"model_type": name, **FAMILIES[name], **SMALL}
+    model: Any = build(ModelConfig(backbone=name, backbone_config=config, hidden_size=32)).cuda().train()
+    ids = torch.randint(4, 99, (3, 24), device="cuda")
+    counts = torch.tensor([16, 12, 5], device="cuda")[:, None]
+    places = torch.arange(16, device="cuda")
+    starts = (places + 7).expand(3, -1).contiguous()
+    real = torch.arange(24, device="cuda") < counts + 8
+    labels = torch.tensor([[1, 3], [1, 3], [1, 1]], device="cuda")
+    asked = torch.tensor([[True, True], [True, True], [True, False]], device="cuda")
+    batch = EncodedBatch(ids, real, labels, asked, starts, starts + 1, places < counts, (16, 12, 5))
+    found = []
+    for on in (True, False):
+        model.replays.clear()
+        model.replays.refused = "" if on else "stopped"
+        for _ in range(4):
+            torch.manual_seed(0)
+            model.zero_grad()
+            scores = model(batch)
+            (scores.logits.square() * scores.cell_mask()).sum().backward()
+            with modes.inference(model):
+                still = model(batch).logits
+        if on:
+            count, refused = len(model.replays), model.replays.refused
+            if refused:
+                print(f"| {name} | cannot be recorded: {refused.splitlines()[0][:90]} |", flush=True)
+                return 1
+        found.append([scores.logits.detach(), still, *(p.grad for p in model.parameters() if p.grad is not None)])
+    model.replays.enabled = False
+    with modes.inference(model):
+        packed = model(batch)
+    off, layout = equal(*found), ((packed.logits - still) * packed.cell_mask()).abs().max().item()
+    print(f"| {name} | {count} recordings, {off:.1e} off; without them {layout:.1e} off |", flush=True)
+    return int(count != 2 or off > 1e-5 or layout > 1e-5)
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--family"]:
+        return family(sys.argv[2])
+    if sys.argv[1:2] == ["--where"]:
+        where(sys.argv[2])
+        return 0
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    wrong = 0
+    for shape in sys.argv[1:] or ENCODERS:
+        for name, told, right in look(shape):
+            wrong += not right
+            print(f"| {shape} | {name} | {told} | {'as it must be' if right else 'WRONG'} |", flush=True)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
