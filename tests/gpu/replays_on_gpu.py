@@ -8,6 +8,8 @@ Needs a CUDA device, torch and transformers.
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 import statistics
 import sys
 import time
@@ -171,26 +173,31 @@ def median(work: Callable[[], object]) -> float:
 
 
 def where(shape: str) -> None:
-    """Where the host's time goes."""
-    import cProfile
-    import pstats
-
+    """Where the time of replayed steps goes, on the host and on the device."""
     extractor = shapes.extractor(shape)
     model = extractor.model.to("cuda")
     texts, labels = shapes.short_texts(20), shapes.label_names()
     batch = batch_of(extractor, 32)
-    for work in (
-        lambda: [extractor.extract(text, labels) for text in texts],
-        lambda: [gradients(model.train(), batch, torch.bfloat16) for _ in range(10)],
+    for name, work in (
+        ("20 texts", lambda: [extractor.extract(text, labels) for text in texts]),
+        ("5 steps, bf16", lambda: [gradients(model.train(), batch, torch.bfloat16) for _ in range(5)]),
+        ("5 steps, fp32", lambda: [gradients(model.train(), batch, None) for _ in range(5)]),
     ):
-        work()
-        work()
+        for _ in range(3):
+            work()
         torch.cuda.synchronize()
-        with cProfile.Profile() as profile:
+        with torch.profiler.profile() as profile:
             work()
             torch.cuda.synchronize()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(28)
-        pstats.Stats(profile).sort_stats("cumtime").print_stats(28)
+        print(name)
+        print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=24, max_name_column_width=90))
+    model.eval()
+    work = cProfile.Profile()
+    work.enable()
+    for text in texts:
+        extractor.extract(text, labels)
+    work.disable()
+    pstats.Stats(work).sort_stats("tottime").print_stats(30)
 
 
 SMALL = {
