@@ -203,7 +203,7 @@ class Extractor:
             rows = list(rows)
             vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
         options = options.decided(self.model.config.thresholds)
-        found: list[Found] = []
+        found: list[Found | None] = []  # a place for each row; thousands of empty lists would keep the collector busy
         asked: deque[_Answers] = deque()
         ahead = _BATCHES_AHEAD if self.model.device.type == "cuda" else 0
         for batch in self._all_batches(rows, found):
@@ -212,15 +212,15 @@ class Extractor:
                 asked.popleft().collect(found)
         while asked:
             asked.popleft().collect(found)
-        return [_resolved(row, options) for row in found]
+        return [Found([], []) if row is None else _resolved(row, options) for row in found]
 
-    def _all_batches(self, rows: Iterable[Row], found: list[Found]) -> Iterator[list[Question]]:
+    def _all_batches(self, rows: Iterable[Row], found: list[Found | None]) -> Iterator[list[Question]]:
         """Batches of some thousand rows at a time; `found` gets a place for what is found in each row."""
         rest = iter(rows)
         max_tokens = _BATCH_TOKENS.get(self.model.device.type, _BATCH_TOKENS_ELSEWHERE)
         while some := list(islice(rest, _ROWS_AT_ONCE)):
             first = len(found)
-            found += [Found([], []) for _ in some]
+            found += [None] * len(some)
             questions = [
                 question for index, row in enumerate(some, first) for question in questions_of(self.encoder, index, row)
             ]
@@ -345,7 +345,7 @@ class _Answers:
     selection: Selection
     relations: Sequence[Sequence[ScoredRelation]] = ()
 
-    def collect(self, found: list[Found]) -> None:
+    def collect(self, found: list[Found | None]) -> None:
         """Add what was found to the rows, each span if its question answers for it."""
         labels = [question.asked.labels for question in self.batch]
         for question, spans in zip(self.batch, named(self.selection.arrays(), labels), strict=True):
@@ -356,9 +356,15 @@ class _Answers:
                     for span in spans
                     if window.own_start <= span.start + window.start < window.own_end
                 ]
-            found[question.row].spans.extend(spans)
+            row = found[question.row]
+            if row is None:
+                found[question.row] = Found(spans, [])
+            else:
+                row.spans.extend(spans)
         for question, relations in zip(self.batch, self.relations, strict=False):  # none of a model that knows none
-            found[question.row].relations.extend(relation.shifted(question.window.start) for relation in relations)
+            row = found[question.row]
+            assert row is not None
+            row.relations.extend(relation.shifted(question.window.start) for relation in relations)
 
 
 def _resolved(row: Found, options: DecodeOptions) -> Found:
