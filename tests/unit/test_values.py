@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import pickle
+from dataclasses import fields
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -22,6 +25,8 @@ from spanwright.train_config import (
     toml_value,
     with_override,
 )
+from support.loop import training_batch
+from support.tiny import tiny_extractor
 
 
 @pytest.mark.parametrize(
@@ -176,3 +181,24 @@ def test_batches_hold_every_row_once_within_the_budget():
     assert padded < 1.15 * sum(costs)
     assert batches != list(plan_batches(costs, batch_size=8, max_tokens=100, seed=0, epoch=1))
     assert list(plan_batches([500], batch_size=8, max_tokens=100, seed=0, epoch=0)) == [[0]]
+
+
+def test_a_batch_travels_to_another_process_as_arrays():
+    """Each tensor that is sent costs the receiver a question to the sender."""
+    extractor = tiny_extractor()
+    batch, targets = training_batch(extractor)
+    sent = ForkingPickler.dumps((batch, targets))
+    assert b"rebuild_tensor" not in bytes(sent)
+    for given, found in zip((batch, targets), pickle.loads(sent), strict=True):
+        for field in fields(given):
+            value = getattr(given, field.name)
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(getattr(found, field.name), value)
+                assert getattr(found, field.name).dtype == value.dtype
+            else:
+                assert getattr(found, field.name) == value
+
+
+def test_half_precision_is_sent_as_it_is():
+    scores = SpanScores(torch.ones(1, 2, 2, 1, dtype=torch.bfloat16), torch.ones(1, 2) > 0, torch.ones(1, 1) > 0)
+    assert torch.equal(pickle.loads(pickle.dumps(scores)).logits, scores.logits)

@@ -104,6 +104,7 @@ def _choices(model: GLiNER) -> dict[str, str]:
     return {
         "device": "cuda, for there is one" if on_gpu else "cpu, for there is no GPU that torch can use",
         "dtype": "float32, the answers of training; float16 is faster on a GPU",
+        "small batches": "on a GPU recorded once and replayed (CUDA graphs); `model.replays.enabled = False` runs them",
         "attention": "banded, the same numbers as transformers' DeBERTa" if banded else f"{kind}, of transformers",
     }
 

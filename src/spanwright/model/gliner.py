@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spanwright import modes
@@ -63,8 +63,10 @@ class GLiNER(modes.Moded):
             self.spans = span_scorer(config.span_mode, size, max_width=config.max_width, dropout=dropout)
         if config.adjacency is not None:
             self.relations = RelationScorer(size, adjacency=config.adjacency, triples=config.triples, dropout=dropout)
-        self.replays = Replays(backbone.transformer.config.model_type)
         quicken(self)
+        tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
+        num_weights = sum(p.numel() for p in self.parameters() if id(p) not in tables)
+        self.replays = Replays(backbone.transformer.config.model_type, num_weights)
         modes.rest(self)
 
     def forward(
@@ -122,7 +124,7 @@ class GLiNER(modes.Moded):
     def _can_replay(self, batch: EncodedBatch) -> bool:
         plain = self.label_encoder is None and not self.config.span_head and batch.relations is None
         looks = self.backbone.fuser is not None or self.config.subtoken_pooling not in ("first", "last")
-        return plain and not looks and self.replays.fits(batch.input_ids)
+        return plain and not looks and self.replays.fits(batch.input_ids, self.dtype)
 
     def _replayed(self, batch: EncodedBatch) -> Scores:
         """The scores of a small batch on a GPU, whose shape is made one of few."""

@@ -24,8 +24,9 @@ from torch.nn.modules.module import _has_any_global_hook
 from spanwright.modes.plan import modules_of
 
 _MOST_SUBTOKENS = {False: 2048, True: 16384}  # of a forward alone, and of one that a backward follows
-_MOST_RECORDINGS, _MOST_SEEN = 48, 1024
-_WARM_UPS = 2  # of libraries that set themselves up in a first call, which cannot be recorded
+# subtokens times weights that they are multiplied with: beyond, the device takes longer than the host (one H100)
+_MOST_PRODUCTS = {torch.float32: 5e10, torch.float16: 1e12, torch.bfloat16: 1e12}
+_MOST_RECORDINGS = 48
 # tried by tests/gpu/replays_on_gpu.py; to record one that looks at its numbers spoils the process's random state
 _ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie"}
@@ -37,42 +38,43 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 class Replays:
     """The recordings of one network.
 
-    A shape is recorded when it comes for the second time; the first run and every replay give the same numbers.
+    A shape is recorded when it first comes; what is run as ever, for whatever reason, gives the same numbers.
     Recordings that a backward follows share their memory, so between a forward and its backward no other of them is
     replayed: a second forward runs as ever. `enabled`: False lets all do so.
     """
 
-    def __init__(self, encoder: str, *, enabled: bool = True) -> None:
-        """`encoder`: the kind, as transformers names it."""
-        self.encoder, self.enabled = encoder, enabled
+    def __init__(self, encoder: str, num_weights: int, *, enabled: bool = True) -> None:
+        """`encoder`: the kind, as transformers names it. `num_weights`: those that each subtoken is multiplied with."""
+        self.encoder, self.num_weights, self.enabled = encoder, num_weights, enabled
         self._lock = threading.Lock()
         self.clear()
 
     def clear(self) -> None:
         """Forget all recordings and give their memory back."""
         self._of: object = None  # the weights that recordings are of
-        self._recordings: dict[object, _Recording | None] = {}  # None: the shape was seen once, or cannot be recorded
+        self._recordings: dict[object, _Recording] = {}
         self._shared = _Shared()
         self.refused = ""  # why the network could not be recorded
 
     def __deepcopy__(self, _: Any) -> Replays:
-        return _made(self.encoder, self.enabled)
+        return _made(self.encoder, self.num_weights, self.enabled)
 
     def __reduce__(self) -> Any:
-        return _made, (self.encoder, self.enabled)
+        return _made, (self.encoder, self.num_weights, self.enabled)
 
     def __len__(self) -> int:
         """How many recordings there are."""
-        return sum(recording is not None for recording in self._recordings.values())
+        return len(self._recordings)
 
-    def fits(self, input_ids: Tensor) -> bool:
-        """Whether sequences (B, S) are few enough that launching bounds them, and can be recorded."""
-        return (
-            self.enabled
-            and input_ids.is_cuda
-            and input_ids.numel() <= _MOST_SUBTOKENS[torch.is_grad_enabled()]
-            and self.encoder in _ENCODERS
-        )
+    def fits(self, input_ids: Tensor, dtype: torch.dtype) -> bool:
+        """Whether sequences (B, S) are few enough that launching bounds them, for weights of `dtype`."""
+        if not self.enabled or not input_ids.is_cuda or self.encoder not in _ENCODERS:
+            return False
+        if torch.is_autocast_enabled("cuda"):
+            dtype = torch.get_autocast_dtype("cuda")
+        count = input_ids.numel()
+        most = _MOST_PRODUCTS.get(dtype, 0)
+        return count <= _MOST_SUBTOKENS[torch.is_grad_enabled()] and count * self.num_weights <= most
 
     def run(self, network: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
         """What `network.logits_of` gives for tensors that fit; it must look at none of their numbers."""
@@ -97,7 +99,7 @@ class Replays:
         )
 
     def _recording(self, network: nn.Module, tensors: Sequence[Tensor]) -> _Recording | None:
-        """The recording of these shapes, made if they were seen before; None at first sight or where it cannot be."""
+        """The recording of these shapes, made if there is none; None where it cannot be."""
         modules = modules_of(network)
         if _are_watched(modules[1:]):
             return None
@@ -106,26 +108,23 @@ class Replays:
             self.clear()
             self._of = weights
         key = (*(tuple(tensor.shape) for tensor in tensors), *_circumstances(modules))
-        if key not in self._recordings:
-            if len(self._recordings) < _MOST_SEEN:
-                self._recordings[key] = None
-            return None
-        if self._recordings[key] is None and len(self) < _MOST_RECORDINGS:
+        if key not in self._recordings and len(self._recordings) < _MOST_RECORDINGS:
             try:
                 self._recordings[key] = _record(self._shared, network, tensors)
-            except (RuntimeError, ValueError, NotImplementedError) as error:  # of what cannot be done in between
-                self.refused = str(error)
-        return self._recordings[key]
+            except (RuntimeError, ValueError, NotImplementedError) as error:  # no memory, or what cannot be recorded
+                self.clear()
+                self.refused = str(error) or type(error).__name__
+        return self._recordings.get(key)
 
 
 def rounded(length: int) -> int:
-    """A length at least as large, of few: four between n and 2 n, all multiples of 8."""
-    unit = max(8, 1 << (length.bit_length() - 3))
-    return length + -length % unit
+    """A length at least as large, of few: powers of two and the middles between them, from 16 on."""
+    unit = 1 << max(3, (length - 1).bit_length() - 2)
+    return max(16, length + -length % unit)
 
 
-def _made(encoder: str, enabled: bool) -> Replays:
-    return Replays(encoder, enabled=enabled)
+def _made(encoder: str, num_weights: int, enabled: bool) -> Replays:
+    return Replays(encoder, num_weights, enabled=enabled)
 
 
 def _are_watched(modules: Sequence[nn.Module]) -> bool:
@@ -165,6 +164,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.pools: dict[bool, Any] = {}
+        self.stream: Any = None  # on which all of them are made
         self.gradients: list[Tensor] = []
         self.turn: weakref.ref[_Turn] | None = None
 
@@ -209,10 +209,10 @@ class _Recording:
             logits: Tensor = functional_call(body, stand_ins, tuple(self._tensors))
             return logits
 
-        for _ in range(_WARM_UPS):
-            logits = run()
-            if wanted:
-                torch.autograd.grad(logits, wanted, torch.zeros_like(logits), allow_unused=True)
+        # libraries and kernels set themselves up in a first call, which cannot be recorded
+        logits = run()
+        if wanted:
+            torch.autograd.grad(logits, wanted, torch.zeros_like(logits), allow_unused=True)
         pool = self._shared.pool(backward=bool(wanted))
         with _capture(self._forward, pool):
             logits = run()
@@ -289,7 +289,9 @@ def _record(shared: _Shared, network: nn.Module, tensors: Sequence[Tensor]) -> _
     recording = _Recording(shared, recorded, tensors)
     device = tensors[0].device
     state = torch.cuda.get_rng_state(device)
-    now, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    if shared.stream is None:
+        shared.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    now, own = torch.cuda.current_stream(device), shared.stream
     own.wait_stream(now)
     try:
         with torch.cuda.stream(own), _unremembered():

@@ -127,6 +127,7 @@ class Loop:
                 return self._finish(run)
         finally:
             world.release(prepared)
+            model.replays.clear()  # of training steps, with their memory
 
     def _train(self, run: _Run) -> None:
         stride = self._config.training.accumulate * run.world.size

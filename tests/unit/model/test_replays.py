@@ -1,0 +1,277 @@
+"""What decides whether a recording is made and replayed, with recordings that a processor can make.
+
+That a GPU's recordings give the same numbers is shown by tests/gpu/replays_on_gpu.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from spanwright import modes
+from spanwright.encoding import Row
+from spanwright.losses import span_loss
+from spanwright.model import replays
+from spanwright.model.replays import Replays, rounded
+from support.loop import training_batch
+from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
+
+
+def batch_of(extractor, sentences=SENTENCES):
+    return extractor.encoder.encode([Row(tuple(sentence.split()), tuple(LABELS)) for sentence in sentences])
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Recordings are made of a CPU's tensors: each counts its replays, and computes as ever."""
+    made = []
+
+    class Recording:
+        def __init__(self, shared, network, tensors):
+            self.shared, self.network, self.count, self.inside = shared, network, 0, None
+            made.append(self)
+
+        def replay(self, tensors):
+            self.count += 1
+            if self.inside is not None:
+                self.inside()
+            if torch.is_grad_enabled():
+                turn = replays._Turn()
+                self.shared.turn = replays.weakref.ref(turn)
+                logits = self.network.logits_of(*tensors)
+                logits.register_hook(lambda _: setattr(turn, "is_over", True))
+                return logits
+            return self.network.logits_of(*tensors)
+
+    monkeypatch.setattr(replays, "_record", Recording)
+    monkeypatch.setattr(replays, "_unremembered", nullcontext)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: 0)
+    monkeypatch.setattr(Replays, "fits", lambda self, *_: self.enabled)
+    return made
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "changes", [{}, {"span_mode": "token_level"}, {"span_mode": "conv_mean"}, {"span_mode": "markerV1"}]
+)
+def test_padded_shapes_give_the_scores_of_the_batch(family, changes, on_a_gpu):
+    extractor = tiny_extractor(family, **changes)
+    batch = batch_of(extractor)
+    with modes.inference(extractor.model):
+        found = extractor.model(batch)
+        extractor.model.replays.enabled = False
+        expected = extractor.model(batch)
+    assert len(on_a_gpu) == 1
+    assert found.logits.shape == expected.logits.shape
+    real = expected.cell_mask().expand_as(expected.logits)
+    torch.testing.assert_close(found.logits[real], expected.logits[real], rtol=1e-4, atol=1e-5)
+
+
+def test_spans_beyond_the_longest_row_are_0_as_ever(on_a_gpu):
+    extractor = tiny_extractor()
+    with modes.inference(extractor.model):
+        logits = extractor.model(batch_of(extractor)).logits
+    length, width = logits.shape[1:3]
+    for k in range(1, width):
+        assert (logits[:, length - k :, k] == 0).all()
+
+
+def test_a_shape_is_recorded_once_and_others_apart(on_a_gpu):
+    extractor = tiny_extractor()
+    model = extractor.model
+    with modes.inference(model):
+        for _ in range(3):
+            model(batch_of(extractor))
+        model(batch_of(extractor, SENTENCES[:2]))
+    assert [each.count for each in on_a_gpu] == [3, 1]
+    assert len(model.replays) == 2
+
+
+def test_all_sentences_of_similar_length_share_a_recording(on_a_gpu):
+    extractor = tiny_extractor()
+    for count in (17, 19, 20, 23, 24):
+        extractor.extract(" ".join(["Ada"] * count), LABELS)
+    assert len(on_a_gpu) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.half(),
+        lambda model: setattr(
+            model.spans.out_project.last,
+            "weight",
+            torch.nn.Parameter(model.spans.out_project.last.weight.detach().clone()),
+        ),
+        lambda model: model.backbone.requires_grad_(False),
+    ],
+    ids=["another precision", "a weight in another place", "frozen"],
+)
+def test_recordings_are_of_the_weights_as_they_were(change, on_a_gpu):
+    extractor = tiny_extractor()
+    tensors = (torch.zeros(1),)
+    model = extractor.model
+    first = model.replays._recording(model, tensors)
+    assert model.replays._recording(model, tensors) is first
+    change(model)
+    assert model.replays._recording(model, tensors) is not first
+    assert len(model.replays) == 1  # the old ones are forgotten, their memory with them
+
+
+def test_an_update_in_place_needs_no_new_recording(on_a_gpu):
+    model = tiny_extractor().model
+    first = model.replays._recording(model, (torch.zeros(1),))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    model.load_state_dict(tiny_extractor().model.state_dict())
+    assert model.replays._recording(model, (torch.zeros(1),)) is first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch, model: patch.setattr(torch, "is_grad_enabled", lambda: False),
+        lambda patch, model: patch.setattr(torch, "is_autocast_enabled", lambda device: True),
+        lambda patch, model: patch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True),
+        lambda patch, model: patch.setattr(torch, "get_float32_matmul_precision", lambda: "high"),
+        lambda patch, model: patch.setattr(torch.cuda, "current_stream", lambda: 1),
+        lambda patch, model: patch.setattr(model.spans, "training", True),
+        lambda patch, model: patch.setattr(model.spans.out_project.dropout, "p", 0.9),
+    ],
+    ids=["gradients", "precision", "determinism", "TF32", "stream", "a mode", "a probability"],
+)
+def test_what_a_recording_has_fixed_tells_it_apart(change, on_a_gpu, monkeypatch):
+    model = tiny_extractor().model
+    tensors = (torch.zeros(1),)
+    first = model.replays._recording(model, tensors)
+    with monkeypatch.context() as patch:
+        change(patch, model)
+        assert model.replays._recording(model, tensors) is not first
+    assert model.replays._recording(model, tensors) is first
+    assert len(model.replays) == 2
+
+
+def test_a_hook_is_not_passed_by(on_a_gpu):
+    extractor = tiny_extractor()
+    seen = []
+    hook = extractor.model.context.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    extractor.extract(SENTENCES[0], LABELS)
+    assert not on_a_gpu
+    hook.remove()
+    extractor.extract(SENTENCES[0], LABELS)
+    assert len(on_a_gpu) == 1
+
+
+def test_gradient_checkpointing_runs_as_ever(on_a_gpu):
+    extractor = tiny_extractor()
+    extractor.model.backbone.transformer.gradient_checkpointing_enable()
+    extractor.extract(SENTENCES[0], LABELS)
+    assert not on_a_gpu
+
+
+def test_a_second_forward_before_the_backward_runs_as_ever(on_a_gpu):
+    extractor = tiny_extractor()
+    batch, targets = training_batch(extractor)
+    with modes.training_step(extractor.model):
+        first = span_loss(extractor.model(batch), targets).total
+        second = span_loss(extractor.model(batch), targets).total
+        assert [each.count for each in on_a_gpu] == [1]
+        (first + second).backward()
+        span_loss(extractor.model(batch), targets).total.backward()
+    assert [each.count for each in on_a_gpu] == [2]
+
+
+def test_a_forward_whose_backward_never_comes_is_not_waited_for(on_a_gpu):
+    extractor = tiny_extractor()
+    batch, _ = training_batch(extractor)
+    with modes.training_step(extractor.model):
+        for _ in range(3):
+            extractor.model(batch)
+    assert [each.count for each in on_a_gpu] == [3]
+
+
+def test_inference_may_come_between_a_forward_and_its_backward(on_a_gpu):
+    extractor = tiny_extractor()
+    batch, targets = training_batch(extractor)
+    extractor.model.train()
+    loss = span_loss(extractor.model(batch), targets).total
+    extractor.extract(SENTENCES[0], LABELS)
+    assert [each.count for each in on_a_gpu] == [1, 1]
+    loss.backward()
+
+
+def test_another_thread_runs_as_ever_while_one_replays(on_a_gpu):
+    extractor = tiny_extractor()
+    expected = extractor.extract(SENTENCES[0], LABELS)
+    answers = []
+
+    def other():
+        answers.append(extractor.extract(SENTENCES[0], LABELS))
+
+    def inside():
+        on_a_gpu[0].inside = None
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    on_a_gpu[0].inside = inside
+    assert extractor.extract(SENTENCES[0], LABELS) == expected == answers[0]
+    assert [each.count for each in on_a_gpu] == [2]
+
+
+def test_what_cannot_be_recorded_is_not_tried_again(on_a_gpu, monkeypatch):
+    tries = []
+
+    def fail(*_):
+        tries.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(replays, "_record", fail)
+    extractor = tiny_extractor()
+    expected = extractor.extract(SENTENCES[0], LABELS)
+    assert extractor.extract(SENTENCES[0], LABELS) == expected
+    assert len(tries) == 1
+    assert "not permitted" in extractor.model.replays.refused
+
+
+def test_recordings_are_bounded(on_a_gpu, monkeypatch):
+    monkeypatch.setattr(replays, "_MOST_RECORDINGS", 2)
+    extractor = tiny_extractor()
+    for count in (3, 17, 33, 17):
+        extractor.extract(" ".join(["Ada"] * count), LABELS)
+    assert [each.count for each in on_a_gpu] == [1, 2]
+
+
+def test_a_copy_has_recordings_of_its_own(on_a_gpu):
+    extractor = tiny_extractor()
+    extractor.extract(SENTENCES[0], LABELS)
+    for twin in (copy.deepcopy(extractor.model), pickle.loads(pickle.dumps(extractor.model))):
+        assert len(twin.replays) == 0
+        assert twin.replays.enabled
+        assert twin.replays.num_weights == extractor.model.replays.num_weights
+
+
+def test_a_processor_records_nothing():
+    extractor = tiny_extractor()
+    extractor.extract(SENTENCES[0], LABELS)
+    assert len(extractor.model.replays) == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(1, 16), (16, 16), (17, 24), (33, 48), (65, 96), (97, 128), (129, 192)]
+)
+def test_few_lengths(length, expected):
+    assert rounded(length) == expected
+
+
+def test_a_length_is_never_rounded_down_and_by_half_at_most():
+    for length in range(16, 2000):
+        assert length <= rounded(length) <= 1.5 * length
+        assert rounded(length) % 8 == 0
