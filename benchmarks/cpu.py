@@ -39,8 +39,9 @@ def look(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     add(cases.latency(extractor, rival, shapes.short_texts(40), labels, times=4 * options.repeats))
     if shape in ("minilm-l6", "tiny"):
         add(cases.many_labels(extractor, rival, shapes.short_texts(16), (10, 100, 1000), few=4))
-        training = {"device": "cpu", "batch_size": 8, "steps": options.steps, "workers": 0, "precision": "fp32"}
-        add(cases.training(copy.deepcopy(extractor), rival, **training))
+        for precision in ("fp32", "bf16"):
+            training = {"device": "cpu", "batch_size": 8, "steps": options.steps, "workers": 0, "precision": precision}
+            add(cases.training(copy.deepcopy(extractor), copy.deepcopy(rival), **training))
     return rows
 
 

@@ -62,7 +62,7 @@ def look(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     for training in options.training:
         precision, size, workers = training.split(":")
         fresh = {"device": DEVICE, "batch_size": int(size), "workers": int(workers), "precision": precision}
-        steps = 3 if options.quick else 30
+        steps = 3 if options.quick else 60
         add(cases.training(copy.deepcopy(extractor), rival, steps=steps, **fresh))
     return rows
 

@@ -1,7 +1,7 @@
 """How the cost of a text grows: with its words, with labels, widths, the size of a batch, and cores.
 
 python benchmarks/scaling.py [--shape minilm-l6] [--threads 1]      # measures, writes results/scaling.json
-python benchmarks/scaling.py --plot                                 # draws docs/scaling.png from it
+python benchmarks/scaling.py --plot                                 # draws docs/images/scaling.png
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from timing import RESULTS, side_by_side, write
 
 import spanwright.extractor as extraction
 
-PICTURE = Path(__file__).parents[1] / "docs" / "scaling.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "scaling.png"
 
 
 def measured(shape: str, cores: int) -> Iterator[dict[str, Any]]:
