@@ -30,7 +30,7 @@ def span_loss(scores: Scores, targets: Targets, options: LossOptions = LossOptio
         "relation": options.relation_weight,
     }
     for cells in scores.cells():
-        logits = cells.logits.float()
+        logits = cells.logits.float().view(cells.logits.shape)  # another tensor, for the hook
         if logits.requires_grad and logits.device.type == "cpu":
             logits.register_hook(_flushed)  # type: ignore[no-untyped-call]
         loss = cell_loss(logits, targets.of(cells.term), options, are_probabilities=cells.are_probabilities)

@@ -36,9 +36,10 @@ class _Movable:
 
 
 def _is_plain(value: object) -> TypeGuard[Tensor]:
-    if not isinstance(value, Tensor) or value.device.type != "cpu":
+    """Whether it is a tensor that NumPy can hold."""
+    if not isinstance(value, Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
         return False
-    return not value.requires_grad and value.dtype != torch.bfloat16  # which NumPy does not know
+    return not (value.requires_grad or value.dtype == torch.bfloat16 or value.is_conj() or value.is_neg())
 
 
 def _rebuilt(kind: type[Moved], values: Sequence[Any]) -> Moved:

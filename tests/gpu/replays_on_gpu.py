@@ -224,7 +224,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def family(name: str) -> int:
     """Whether a model of that kind can be recorded: a process for each, for one that fails spoils it."""
-    replays_module._ENCODERS = {name}
+    replays_module.ENCODERS = {name}
     config = {"model_type": name, **FAMILIES[name], **SMALL}
     model: Any = build(ModelConfig(backbone=name, backbone_config=config, hidden_size=32)).cuda().train()
     ids = torch.randint(4, 99, (3, 24), device="cuda")

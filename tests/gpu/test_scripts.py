@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,13 @@ def test_exact_resume_on_a_cpu():
         torch.use_deterministic_algorithms(before)
     assert right, told
     assert "5 of 5 equal bit for bit; a second run repeats: True" in told
+
+
+def test_the_replays_can_be_read(monkeypatch):
+    """A processor has nothing to record; what a script of the GPU names must exist all the same."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    script = loaded("replays_on_gpu")
+    for name in ("shapes", "replays_on_gpu"):
+        sys.modules.pop(name, None)
+    assert {"bert", "deberta-v2", "modernbert"} <= set(script.FAMILIES)
+    assert set(script.FAMILIES) >= script.replays_module.ENCODERS

@@ -15,6 +15,7 @@ from spanwright.checkpoint.package import Package
 from spanwright.checkpoint.weights import weight_files
 from spanwright.model import GLiNER
 from spanwright.model.disentangled import BandedAttention
+from spanwright.model.replays import ENCODERS
 
 _CARD = "README.md"
 _PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "tokens", "spans", "relations")
@@ -101,10 +102,13 @@ def _choices(model: GLiNER) -> dict[str, str]:
     on_gpu = torch.cuda.is_available()
     kind = getattr(model.backbone.transformer.config, "_attn_implementation", None) or "eager"
     banded = any(isinstance(module, BandedAttention) for module in model.backbone.modules())
+    replays = model.replays.encoder in ENCODERS and model.label_encoder is None and not model.config.span_head
     return {
+        "small batches": (
+            "on a GPU recorded once and replayed (CUDA graphs)" if replays else "run, not replayed, for this kind"
+        ),
         "device": "cuda, for there is one" if on_gpu else "cpu, for there is no GPU that torch can use",
         "dtype": "float32, the answers of training; float16 is faster on a GPU",
-        "small batches": "on a GPU recorded once and replayed (CUDA graphs); `model.replays.enabled = False` runs them",
         "attention": "banded, the same numbers as transformers' DeBERTa" if banded else f"{kind}, of transformers",
     }
 

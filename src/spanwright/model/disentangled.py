@@ -64,8 +64,15 @@ class BandedEncoder(plain.DebertaV2Encoder):  # type: ignore[misc]
                 distances = plain.make_log_bucket_position(
                     distances, self.position_buckets, self.max_relative_positions
                 )
-            made[length, device] = distances.long().to(device)
+            buckets = distances.long().to(device)
+            if type(buckets) is not Tensor:  # of a tracer
+                return buckets
+            made[length, device] = buckets
         return made[length, device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be made again."""
+        return {name: value for name, value in self.__dict__.items() if name != "made_buckets"}
 
     def get_attention_mask(self, attention_mask: Tensor) -> Tensor:
         """(B, S) -> (B, 1, 1, S): queries of padding need no mask, for nobody reads what comes of them."""

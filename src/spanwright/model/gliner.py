@@ -109,7 +109,10 @@ class GLiNER(modes.Moded):
         word_ends: Tensor,
         word_mask: Tensor,
     ) -> Tensor:
-        """The logits of a uni-encoder without a second head, by way of padded rows: nothing looks at a number."""
+        """The logits of a uni-encoder without a second head, by way of padded rows; for `replays`, which record this.
+
+        Nothing here looks at a number. Modes are not checked: `forward` has done so.
+        """
         states = self.backbone(input_ids, attention_mask)
         labels = take(states, label_positions, label_mask)
         words = pool_words(states, word_starts, word_ends, word_mask, self.config.subtoken_pooling)
@@ -121,12 +124,13 @@ class GLiNER(modes.Moded):
         )
         return logits
 
-    def _can_replay(self, batch: EncodedBatch) -> bool:
+    def _replayable(self, batch: EncodedBatch) -> list[nn.Module] | None:
+        """All modules, if a batch is one to replay."""
         plain = self.label_encoder is None and not self.config.span_head and batch.relations is None
         looks = self.backbone.fuser is not None or self.config.subtoken_pooling not in ("first", "last")
-        return plain and not looks and self.replays.fits(batch.input_ids, self.dtype)
+        return self.replays.parts(self, batch.input_ids, self.dtype) if plain and not looks else None
 
-    def _replayed(self, batch: EncodedBatch) -> Scores:
+    def _replayed(self, batch: EncodedBatch, modules: list[nn.Module]) -> Scores:
         """The scores of a small batch on a GPU, whose shape is made one of few."""
         length, num_words = batch.input_ids.shape[1], batch.word_starts.shape[1]
         longer, limit = rounded(length), self.backbone.limit
@@ -138,14 +142,14 @@ class GLiNER(modes.Moded):
             batch.label_mask,
             *(F.pad(each, more_words) for each in (batch.word_starts, batch.word_ends, batch.word_mask)),
         )
-        logits = self.replays.run(self, tensors)[:, :num_words]
+        logits = self.replays.run(self, modules, tensors)[:, :num_words]
         if self.config.is_token_level:
             return TokenScores(logits, batch.word_mask, batch.label_mask)
         return SpanScores(logits.masked_fill(beyond(logits), 0.0), batch.word_mask, batch.label_mask)
 
     def _scores(self, batch: EncodedBatch, threshold: float, adjacency: float) -> Scores:
-        if self._can_replay(batch):
-            return self._replayed(batch)
+        if (modules := self._replayable(batch)) is not None:
+            return self._replayed(batch, modules)
         states = self.backbone(batch.input_ids, batch.attention_mask)
         labels = self._label_vectors(states, batch)
         words = pool_words(states, batch.word_starts, batch.word_ends, batch.word_mask, self.config.subtoken_pooling)

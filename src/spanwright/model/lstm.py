@@ -37,7 +37,7 @@ class GradSafeLSTM(nn.LSTM):
         return PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices), states
 
     def one_way(self, words: Tensor, *, backwards: bool) -> Tensor:
-        """What the direction's weights make of dense rows (B, L, D), read from the first word to the last."""
+        """What one direction of a single layer makes of dense rows (B, L, D), read from the first word to the last."""
         weights = [getattr(self, name) for name in self._all_weights[0 + backwards]]
         if words.is_cuda:  # cuDNN wants all of them in one piece
             together = torch.cat([weight.flatten() for weight in weights])
@@ -79,8 +79,8 @@ class BiLSTM(nn.Module):
         """`word_counts`: words of each row, each at least 1."""
         if not self.layers:
             return words
-        if _reads_rows(words):
-            return self.over_rows(words, torch.tensor(word_counts))
+        if _reads_rows(words) and all(map(_is_plain, self.layers)):
+            return self.over_rows(words, torch.tensor(word_counts, device=words.device))
         plan = _Packing.of(word_counts, words)
         flat = words.flatten(0, 1)
         packed = PackedSequence(flat.index_select(0, plan.places), plan.batch_sizes)
@@ -112,6 +112,11 @@ class BiLSTM(nn.Module):
             words = torch.cat([ahead, back.gather(1, turned.expand_as(back))], dim=-1)
             words = words.masked_fill(beyond, 0.0)
         return words
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether nobody would miss the call of the layer itself."""
+    return type(layer) is GradSafeLSTM and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _reads_rows(words: Tensor) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from spanwright.model.dropout import kept
 
-_AT_ONCE = 1 << 27  # inner states that a GPU makes at once: fewer kernels, where it has little to do in each
+_AT_ONCE = 1 << 25  # inner states that a GPU makes at once: fewer kernels, where it has little to do in each
 
 
 def marker_logits(
@@ -19,7 +19,7 @@ def marker_logits(
 ) -> Tensor:
     """Starts, ends (B, L, H), labels (B, C, H), biases (B, C) -> logits (B, L, K, C), 0 where a span ends after L.
 
-    The logit of words i to j is dropout(relu(start(i) + end(j))) . label + bias. There are no second gradients.
+    The logit of words i to j is dropout(relu(start(i) + end(j))) . label + bias.
     """
     recording = torch.is_grad_enabled() and any(x.requires_grad for x in (starts, ends, labels))
     products = _MarkerProducts.apply(starts, ends, labels, max_width, dropout, recording)  # type: ignore[no-untyped-call]
@@ -37,8 +37,8 @@ class _MarkerProducts(torch.autograd.Function):
     """Some widths at a time: their inner states (B, L, widths, H) are made, used and overwritten by the next ones.
 
     Autograd would keep three numbers of each inner state for the backward, and would fill and add an array of all
-    starts, and one of all ends, for each width. Kept here: one bit's worth, whether the state is alive, that is
-    above 0 and not dropped; the backward makes the states anew.
+    starts, and one of all ends, for each width. Kept here: a byte, whether the state is alive, that is above 0 and not
+    dropped; the backward makes the states anew.
     """
 
     @staticmethod
@@ -47,21 +47,18 @@ class _MarkerProducts(torch.autograd.Function):
     ) -> Tensor:
         rows, length, size = starts.shape
         at_once = _widths_at_once(starts, max_width)
-        ends = F.pad(ends, (0, 0, 0, max_width - 1))
-        labels = labels / (1 - dropout)
-        columns = labels.transpose(1, 2).unsqueeze(1)
+        ahead = F.pad(ends, (0, 0, 0, max_width - 1))
+        columns = (labels / (1 - dropout)).transpose(1, 2).unsqueeze(1)
         products = starts.new_empty(rows, length, max_width, labels.shape[1])
         states = starts.new_empty(rows, length, at_once, size)
         alive = []
         for first in range(0, max_width, at_once):
-            some = _sum(starts, ends, first, states[:, :, : max_width - first])
+            some = _sum(starts, ahead, first, states[:, :, : max_width - first]).relu_()
             if recording or dropout > 0:
                 alive.append(some > 0)
-                if dropout > 0:
-                    alive[-1] &= kept(some.shape, dropout, some.device)
+            if dropout > 0:
+                alive[-1] &= kept(some.shape, dropout, some.device)
                 some *= alive[-1]
-            else:
-                some.relu_()
             width = some.shape[2]
             if width == 1:
                 products[:, :, first] = some.squeeze(2) @ columns.squeeze(1)
@@ -73,21 +70,24 @@ class _MarkerProducts(torch.autograd.Function):
         return products
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         starts, ends, labels, *alive = ctx.saved_tensors
-        length, at_once = starts.shape[1], ctx.at_once
-        # sums over widths, in float32 whatever the states are
-        of_starts, of_ends = (torch.zeros_like(x, dtype=torch.float32) for x in (starts, ends))
-        of_labels = torch.zeros_like(labels, dtype=torch.float32)
-        states = starts.new_empty(*starts.shape[:2], at_once, starts.shape[2])
+        if torch.is_grad_enabled():  # gradients of these gradients are wanted
+            return *_remembered(starts, ends, labels, alive, ctx.dropout, gradient), None, None, None
+        length, max_width = starts.shape[1], gradient.shape[2]
+        ahead, scaled = F.pad(ends, (0, 0, 0, max_width - 1)), labels / (1 - ctx.dropout)
+        # sums over widths, in float32 at least
+        precise = torch.promote_types(starts.dtype, torch.float32)
+        of_starts, of_ends, of_labels = (torch.zeros_like(x, dtype=precise) for x in (starts, ahead, labels))
+        states = starts.new_empty(*starts.shape[:2], ctx.at_once, starts.shape[2])
         for step, living in enumerate(alive):
-            first, width = step * at_once, living.shape[2]
+            first, width = step * ctx.at_once, living.shape[2]
             wanted = gradient[:, :, first : first + width].flatten(1, 2)
-            some = _sum(starts, ends, first, states[:, :, :width])
-            some *= living
+            some = _sum(starts, ahead, first, states[:, :, :width]).relu_()
+            if ctx.dropout > 0:
+                some *= living
             of_labels += wanted.transpose(1, 2) @ some.flatten(1, 2)
-            some = torch.matmul(wanted, labels).view_as(living)
+            some = torch.matmul(wanted, scaled).view_as(living)
             some *= living
             for place in range(width):
                 of_starts += some[:, :, place]
@@ -101,6 +101,17 @@ class _MarkerProducts(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _remembered(
+    starts: Tensor, ends: Tensor, labels: Tensor, alive: Sequence[Tensor], dropout: float, gradient: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients as autograd itself makes them, with their history."""
+    length, mask = starts.shape[1], torch.cat(list(alive), dim=2)
+    ahead = F.pad(ends, (0, 0, 0, mask.shape[2] - 1)).unfold(1, mask.shape[2], 1).transpose(2, 3)
+    states = (starts.unsqueeze(2) + ahead[:, :length]) * mask / (1 - dropout)
+    products = states @ labels.transpose(1, 2).unsqueeze(1)
+    return torch.autograd.grad(products, (starts, ends, labels), gradient, create_graph=True)
 
 
 def _widths_at_once(starts: Tensor, max_width: int) -> int:

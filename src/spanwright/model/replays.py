@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -28,25 +27,29 @@ _MOST_SUBTOKENS = {False: 2048, True: 16384}  # of a forward alone, and of one t
 _MOST_PRODUCTS = {torch.float32: 5e10, torch.float16: 1e12, torch.bfloat16: 1e12}
 _MOST_RECORDINGS = 48
 # tried by tests/gpu/replays_on_gpu.py; to record one that looks at its numbers spoils the process's random state
-_ENCODERS = frozenset(
+ENCODERS = frozenset(
     {"albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie"}
     | {"modernbert", "mt5", "roberta", "t5", "xlm-roberta"}
 )
+_FIXED = (bool, int, float)  # attributes of modules that a recording holds as they were
+_one_at_a_time = threading.Lock()  # recordings of the process
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Replays:
     """The recordings of one network.
 
-    A shape is recorded when it first comes; what is run as ever, for whatever reason, gives the same numbers.
-    Recordings that a backward follows share their memory, so between a forward and its backward no other of them is
-    replayed: a second forward runs as ever. `enabled`: False lets all do so.
+    A shape is recorded when it first comes. What is run instead, because a recording is not to be had, gives the same
+    numbers. Recordings that a backward follows share their memory, so between a forward and its backward no other of
+    them is replayed: a second forward is run. `enabled`: False lets all be run, as on a CPU. `refused`: why recording
+    failed, once it has; nothing is recorded then until `clear`.
+
+    While a recording is made, no other thread of the process may use the device: that is CUDA's rule.
     """
 
     def __init__(self, encoder: str, num_weights: int, *, enabled: bool = True) -> None:
         """`encoder`: the kind, as transformers names it. `num_weights`: those that each subtoken is multiplied with."""
         self.encoder, self.num_weights, self.enabled = encoder, num_weights, enabled
-        self._lock = threading.Lock()
         self.clear()
 
     def clear(self) -> None:
@@ -54,7 +57,7 @@ class Replays:
         self._of: object = None  # the weights that recordings are of
         self._recordings: dict[object, _Recording] = {}
         self._shared = _Shared()
-        self.refused = ""  # why the network could not be recorded
+        self.refused = ""
 
     def __deepcopy__(self, _: Any) -> Replays:
         return _made(self.encoder, self.num_weights, self.enabled)
@@ -66,9 +69,19 @@ class Replays:
         """How many recordings there are."""
         return len(self._recordings)
 
-    def fits(self, input_ids: Tensor, dtype: torch.dtype) -> bool:
-        """Whether sequences (B, S) are few enough that launching bounds them, for weights of `dtype`."""
-        if not self.enabled or not input_ids.is_cuda or self.encoder not in _ENCODERS:
+    def parts(self, network: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> list[nn.Module] | None:
+        """All modules of a network of weights of `dtype` if it may be replayed for sequences (B, S), else None.
+
+        It may where launching bounds the work, nobody looks on, and no other thread shares the modules while gradients
+        are recorded. What was recorded before has no say in it: the lengths that a run sees must not depend on that.
+        """
+        if not self._is_small(input_ids, dtype) or _is_special() or (torch.is_grad_enabled() and not network.training):
+            return None
+        modules = modules_of(network)
+        return None if _are_watched(modules) else modules
+
+    def _is_small(self, input_ids: Tensor, dtype: torch.dtype) -> bool:
+        if not self.enabled or not input_ids.is_cuda or self.encoder not in ENCODERS:
             return False
         if torch.is_autocast_enabled("cuda"):
             dtype = torch.get_autocast_dtype("cuda")
@@ -76,44 +89,41 @@ class Replays:
         most = _MOST_PRODUCTS.get(dtype, 0)
         return count <= _MOST_SUBTOKENS[torch.is_grad_enabled()] and count * self.num_weights <= most
 
-    def run(self, network: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-        """What `network.logits_of` gives for tensors that fit; it must look at none of their numbers."""
-        if self._may() and self._lock.acquire(blocking=False):
+    def run(self, network: nn.Module, modules: Sequence[nn.Module], tensors: Sequence[Tensor]) -> Tensor:
+        """What `network.logits_of` gives; it must look at none of the tensors' numbers. `modules`: as `parts` gave."""
+        if self._shared.lock.acquire(blocking=False):
             try:
-                recording = self._recording(network, tensors)
+                recording = self._recording(network, modules, tensors)
                 if recording is not None:
                     return recording.replay(tensors)
             finally:
-                self._lock.release()
-        with _unremembered():  # as the recording will have it
+                self._shared.lock.release()
+        with _unremembered():  # as the recording has it
             logits: Tensor = network.logits_of(*tensors)  # type: ignore[operator]
             return logits
 
-    def _may(self) -> bool:
-        return not (
-            self.refused
-            or self._shared.is_waiting
-            or torch.compiler.is_compiling()
-            or torch.cuda.is_current_stream_capturing()
-            or torch.is_inference_mode_enabled()
-        )
-
-    def _recording(self, network: nn.Module, tensors: Sequence[Tensor]) -> _Recording | None:
-        """The recording of these shapes, made if there is none; None where it cannot be."""
-        modules = modules_of(network)
-        if _are_watched(modules[1:]):
+    def _recording(
+        self, network: nn.Module, modules: Sequence[nn.Module], tensors: Sequence[Tensor]
+    ) -> _Recording | None:
+        """The recording for these shapes, made if there is none; None where it is not to be had."""
+        if self.refused or self._shared.is_waiting or not self._shared.is_of_this_stream():
             return None
         weights = _weights(modules)
         if weights != self._of:
-            self.clear()
+            if self._of is not None:
+                self._recordings, self._shared.gradients = {}, []
             self._of = weights
         key = (*(tuple(tensor.shape) for tensor in tensors), *_circumstances(modules))
         if key not in self._recordings and len(self._recordings) < _MOST_RECORDINGS:
+            if not _one_at_a_time.acquire(blocking=False):
+                return None
             try:
                 self._recordings[key] = _record(self._shared, network, tensors)
             except (RuntimeError, ValueError, NotImplementedError) as error:  # no memory, or what cannot be recorded
-                self.clear()
+                self._recordings = {}
                 self.refused = str(error) or type(error).__name__
+            finally:
+                _one_at_a_time.release()
         return self._recordings.get(key)
 
 
@@ -127,20 +137,37 @@ def _made(encoder: str, num_weights: int, enabled: bool) -> Replays:
     return Replays(encoder, num_weights, enabled=enabled)
 
 
+def _is_special() -> bool:
+    """Whether torch is at something that a recording would break or miss: compiling, looking for NaN, counting ..."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.cuda.is_current_stream_capturing()
+        or torch.is_inference_mode_enabled()
+        or torch.is_anomaly_enabled()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    )
+
+
 def _are_watched(modules: Sequence[nn.Module]) -> bool:
-    """Whether somebody looks into them, or their weights are not plain: a recording would pass them by."""
+    """Whether somebody looks into them, or their weights are not plain: a recording would pass them by.
+
+    Hooks of the whole network are called around it, as ever.
+    """
+    inner = modules[1:]
     return (
         _has_any_global_hook()  # type: ignore[no-untyped-call]
-        or any(getattr(module, name) for module in modules for name in _HOOKS)
-        or any(module.__dict__.get("gradient_checkpointing") for module in modules)
+        or any(getattr(module, name) for module in inner for name in _HOOKS)
+        or any("forward" in module.__dict__ or module.__dict__.get("gradient_checkpointing") for module in inner)
         or any(type(p) is not nn.Parameter for module in modules for p in module._parameters.values() if p is not None)
     )
 
 
 def _weights(modules: Sequence[nn.Module]) -> object:
-    """Where the weights are, and what they are."""
+    """Which weights there are, where, and what they are."""
     return [
-        (tensor.data_ptr(), tensor.dtype, tensor.requires_grad)
+        (id(tensor), tensor.data_ptr(), tensor.shape, tensor.dtype, tensor.requires_grad)
         for module in modules
         for tensor in (*module._parameters.values(), *module._buffers.values())
         if tensor is not None
@@ -148,31 +175,56 @@ def _weights(modules: Sequence[nn.Module]) -> object:
 
 
 def _circumstances(modules: Sequence[nn.Module]) -> tuple[object, ...]:
-    """What the encoder's numbers depend on besides weights and input."""
+    """What the network's numbers depend on besides weights and input: modes, probabilities, widths, precision."""
     return (
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
-        torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.cuda.current_stream(),
-        tuple((module.training, getattr(module, "p", None)) for module in modules),
+        _precision_of_products(),
+        tuple(
+            (
+                id(module),
+                type(module),
+                getattr(module.__dict__.get("config"), "_attn_implementation", None),
+                *[value for value in module.__dict__.values() if type(value) in _FIXED],
+            )
+            for module in modules
+        ),
     )
 
 
+def _precision_of_products() -> tuple[object, ...]:
+    """Whether products of float32 may round; torch refuses to tell in the terms in which it was not told."""
+    backends: Any = torch.backends
+    try:
+        return backends.cuda.matmul.fp32_precision, backends.cudnn.rnn.fp32_precision
+    except AttributeError:  # before torch 2.9
+        return backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+
+
 class _Shared:
-    """What the recordings of an encoder have in common: memory, and whose turn it is."""
+    """What the recordings of a network have in common: memory, the stream that replays them, and whose turn it is."""
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
         self.pools: dict[bool, Any] = {}
         self.stream: Any = None  # on which all of them are made
         self.gradients: list[Tensor] = []
         self.turn: weakref.ref[_Turn] | None = None
+        self._replayed_on: Any = None
 
     @property
     def is_waiting(self) -> bool:
         """Whether a forward's backward is still to come; not if nothing can come of it any more."""
         turn = None if self.turn is None else self.turn()
         return torch.is_grad_enabled() and turn is not None and not turn.is_over
+
+    def is_of_this_stream(self) -> bool:
+        """Whether the current stream is the one that replays: two would write to the same memory at once."""
+        stream = torch.cuda.current_stream()
+        if self._replayed_on is None:
+            self._replayed_on = stream
+        return bool(self._replayed_on == stream)
 
     def pool(self, *, backward: bool) -> Any:
         if backward not in self.pools:
@@ -181,9 +233,11 @@ class _Shared:
 
 
 class _Turn:
-    """A forward that may have a backward."""
+    """A forward whose backward may come: until it has, the memory that it reads must not be written to."""
 
-    is_over = False
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.versions = [parameter._version for parameter in parameters]
+        self.is_over = False
 
 
 class _Recording:
@@ -236,7 +290,7 @@ class _Recording:
         return self.forward(tensors)
 
     def begin(self) -> _Turn:
-        turn = _Turn()
+        turn = _Turn(self._parameters)
         self._shared.turn = weakref.ref(turn)
         return turn
 
@@ -246,16 +300,26 @@ class _Recording:
         return self._logits.clone()
 
     def backward(self, turn: _Turn, gradient: Tensor) -> list[Tensor | None]:
-        """The gradients of the parameters: copies, for the next backward writes to the same place."""
-        if self._shared.turn is None or self._shared.turn() is not turn:
-            raise RuntimeError(
-                "The backward of a forward must come before its next one, but comes after it. Set "
-                "`model.replays.enabled = False` to keep a graph for later."
-            )
-        turn.is_over = True
-        self._gradient.copy_(gradient)
-        self._backward.replay()
-        copies = iter(torch._foreach_mul(self._kept, 1.0))  # of all in a few kernels
+        """The gradients of the parameters: copies, for the next backward writes to the same place.
+
+        Raises:
+            RuntimeError: what the backward needs is gone, or was changed.
+
+        """
+        with self._shared.lock:
+            if turn.is_over or self._shared.turn is None or self._shared.turn() is not turn:
+                raise RuntimeError(
+                    "The backward of a forward must come once, and before the next forward, but comes again or later. "
+                    "Set `model.replays.enabled = False` to keep a graph."
+                )
+            if turn.versions != [parameter._version for parameter in self._parameters]:
+                raise RuntimeError(
+                    "The weights must be the same at a forward and its backward, but were changed in between."
+                )
+            self._gradient.copy_(gradient)
+            self._backward.replay()
+            copies = iter(torch._foreach_mul(self._kept, 1.0))  # of all in a few kernels
+            turn.is_over = True
         return [next(copies) if used else None for used in self._used]
 
 
@@ -278,8 +342,12 @@ class _Replayed(torch.autograd.Function):
         return recording.forward(tensors[:count])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "Second gradients must be taken of a network that is run, but this one is replayed. Set "
+                "`model.replays.enabled = False`."
+            )
         return None, None, *[None] * ctx.count, *ctx.recording.backward(ctx.turn, gradient)
 
 

@@ -118,3 +118,28 @@ def test_the_layout_is_that_of_torch_and_its_gradients(over_rows, monkeypatch):
     found, theirs = (torch.autograd.grad((each * weights).sum(), wanted) for each in (output, expected))
     assert len(found) == 9
     torch.testing.assert_close(found, theirs)
+
+
+def test_who_looks_at_a_layer_sees_it_called():
+    words = torch.randn(2, 4, 6)
+    lstm = BiLSTM(6)
+    expected = lstm(words, (4, 2))
+    seen = []
+    lstm.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(lstm(words, (4, 2)), expected)
+    assert seen == [1]
+
+
+def test_weights_that_are_computed_anew_at_each_call():
+    lstm = BiLSTM(6)
+    torch.nn.utils.parametrizations.weight_norm(lstm.layers[0], "weight_hh_l0")
+    for _ in range(2):
+        lstm(torch.randn(2, 4, 6), (4, 2)).sum().backward()
+    assert lstm.layers[0].parametrizations.weight_hh_l0.original0.grad is not None
+
+
+def test_another_default_device_does_not_matter():
+    lstm = BiLSTM(6)
+    words = torch.randn(2, 4, 6)
+    with torch.device("meta"):
+        assert lstm(words, (4, 2)).device.type == "cpu"

@@ -78,3 +78,31 @@ def test_a_frozen_part_asks_for_no_gradient(frozen):
     marker_logits(*values, 2).sum().backward()
     assert values[frozen].grad is None
     assert all(value.grad is not None for index, value in enumerate(values) if index != frozen)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_second_gradients(dropout):
+    torch.manual_seed(0)
+    values = parts(5)
+    state = torch.random.get_rng_state()
+    masks = [kept((2, 5, 1, 6), dropout, torch.device("cpu")) if dropout else torch.ones(2, 5, 1, 6) for _ in range(3)]
+    torch.random.set_rng_state(state)
+    found = []
+    for logits in (
+        marker_logits(*values, 3, dropout),
+        plainly(*values, [mask[:, :, 0] for mask in masks], 1 / (1 - dropout)),
+    ):
+        gradients = torch.autograd.grad(logits.square().sum(), values, create_graph=True)
+        penalty = sum(gradient.square().sum() for gradient in gradients)
+        found.append(torch.autograd.grad(penalty, values))
+    torch.testing.assert_close(*found)
+
+
+def test_a_state_of_infinity_is_dead():
+    starts, ends, labels, biases = parts(2, dtype=torch.float32)
+    with torch.no_grad():
+        starts[0, 0, 0] = float("-inf")
+    logits = marker_logits(starts, ends, labels, biases, 2)
+    logits.sum().backward()
+    for value in (logits, starts.grad, ends.grad, labels.grad):
+        assert value.isfinite().all()

@@ -12,18 +12,24 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from spanwright import modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
 from spanwright.model import replays
 from spanwright.model.replays import Replays, rounded
+from spanwright.modes.plan import modules_of
 from support.loop import training_batch
 from support.tiny import FAMILIES, LABELS, SENTENCES, tiny_extractor
 
 
 def batch_of(extractor, sentences=SENTENCES):
     return extractor.encoder.encode([Row(tuple(sentence.split()), tuple(LABELS)) for sentence in sentences])
+
+
+def recording_of(model):
+    return model.replays._recording(model, modules_of(model), (torch.zeros(1),))
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def on_a_gpu(monkeypatch):
             if self.inside is not None:
                 self.inside()
             if torch.is_grad_enabled():
-                turn = replays._Turn()
+                turn = replays._Turn([])
                 self.shared.turn = replays.weakref.ref(turn)
                 logits = self.network.logits_of(*tensors)
                 logits.register_hook(lambda _: setattr(turn, "is_over", True))
@@ -52,7 +58,7 @@ def on_a_gpu(monkeypatch):
     monkeypatch.setattr(replays, "_unremembered", nullcontext)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: 0)
-    monkeypatch.setattr(Replays, "fits", lambda self, *_: self.enabled)
+    monkeypatch.setattr(Replays, "_is_small", lambda self, *_: self.enabled)
     return made
 
 
@@ -115,23 +121,22 @@ def test_all_sentences_of_similar_length_share_a_recording(on_a_gpu):
 )
 def test_recordings_are_of_the_weights_as_they_were(change, on_a_gpu):
     extractor = tiny_extractor()
-    tensors = (torch.zeros(1),)
     model = extractor.model
-    first = model.replays._recording(model, tensors)
-    assert model.replays._recording(model, tensors) is first
+    first = recording_of(model)
+    assert recording_of(model) is first
     change(model)
-    assert model.replays._recording(model, tensors) is not first
+    assert recording_of(model) is not first
     assert len(model.replays) == 1  # the old ones are forgotten, their memory with them
 
 
 def test_an_update_in_place_needs_no_new_recording(on_a_gpu):
     model = tiny_extractor().model
-    first = model.replays._recording(model, (torch.zeros(1),))
+    first = recording_of(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
     model.load_state_dict(tiny_extractor().model.state_dict())
-    assert model.replays._recording(model, (torch.zeros(1),)) is first
+    assert recording_of(model) is first
 
 
 @pytest.mark.parametrize(
@@ -140,33 +145,90 @@ def test_an_update_in_place_needs_no_new_recording(on_a_gpu):
         lambda patch, model: patch.setattr(torch, "is_grad_enabled", lambda: False),
         lambda patch, model: patch.setattr(torch, "is_autocast_enabled", lambda device: True),
         lambda patch, model: patch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True),
-        lambda patch, model: patch.setattr(torch, "get_float32_matmul_precision", lambda: "high"),
-        lambda patch, model: patch.setattr(torch.cuda, "current_stream", lambda: 1),
+        lambda patch, model: patch.setattr(replays, "_precision_of_products", lambda: "tf32"),
         lambda patch, model: patch.setattr(model.spans, "training", True),
         lambda patch, model: patch.setattr(model.spans.out_project.dropout, "p", 0.9),
+        lambda patch, model: patch.setattr(model.spans, "max_width", 2),
+        lambda patch, model: patch.setattr(model.backbone.transformer.config, "_attn_implementation", "eager"),
+        lambda patch, model: patch.setitem(model.spans.out_project._modules, "1", torch.nn.GELU().eval()),
     ],
-    ids=["gradients", "precision", "determinism", "TF32", "stream", "a mode", "a probability"],
+    ids=["gradients", "precision", "determinism", "TF32", "mode", "probability", "width", "attention", "function"],
 )
 def test_what_a_recording_has_fixed_tells_it_apart(change, on_a_gpu, monkeypatch):
     model = tiny_extractor().model
-    tensors = (torch.zeros(1),)
-    first = model.replays._recording(model, tensors)
+    first = recording_of(model)
     with monkeypatch.context() as patch:
         change(patch, model)
-        assert model.replays._recording(model, tensors) is not first
-    assert model.replays._recording(model, tensors) is first
+        assert recording_of(model) is not first
+    assert recording_of(model) is first
     assert len(model.replays) == 2
 
 
-def test_a_hook_is_not_passed_by(on_a_gpu):
+@pytest.mark.parametrize("part", ["context", "context.layers.0", "backbone.transformer", "spans"])
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_hook_is_called(part, kind, on_a_gpu):
     extractor = tiny_extractor()
     seen = []
-    hook = extractor.model.context.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    hook = getattr(extractor.model.get_submodule(part), kind)(lambda *_: seen.append(1))
     extractor.extract(SENTENCES[0], LABELS)
-    assert not on_a_gpu
+    assert (len(seen), on_a_gpu) == (1, [])
     hook.remove()
     extractor.extract(SENTENCES[0], LABELS)
-    assert len(on_a_gpu) == 1
+    assert (len(seen), len(on_a_gpu)) == (1, 1)
+
+
+def test_the_precision_of_products_is_told_however_it_was_set():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        told = set()
+        for precision in ("ieee", "tf32"):
+            matmul.fp32_precision = precision
+            told.add(replays._precision_of_products())
+        assert len(told) == 2
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_a_hook_of_the_whole_model_is_called_around_a_replay(on_a_gpu):
+    extractor = tiny_extractor()
+    seen = []
+    extractor.model.register_forward_hook(lambda *_: seen.append(1))
+    extractor.extract(SENTENCES[0], LABELS)
+    assert (len(seen), len(on_a_gpu)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        lambda: torch.autograd.set_detect_anomaly(True),
+        lambda: torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x),
+        lambda: FlopCounterMode(display=False),
+        torch.inference_mode,
+    ],
+    ids=["anomaly", "saved tensors", "counting", "inference mode"],
+)
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_what_looks_into_torch_has_the_network_run(scope, on_a_gpu):
+    extractor = tiny_extractor()
+    with scope():
+        extractor.extract(SENTENCES[0], LABELS)
+    assert not on_a_gpu
+
+
+def test_saliency_is_shared_and_so_not_recorded(on_a_gpu):
+    extractor = tiny_extractor()
+    with modes.saliency(extractor.model):
+        extractor.model(batch_of(extractor)).logits.sum().backward()
+    assert not on_a_gpu
+
+
+def test_another_stream_runs(on_a_gpu, monkeypatch):
+    extractor = tiny_extractor()
+    for stream in (0, 1, 0):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+        extractor.extract(SENTENCES[0], LABELS)
+    assert [each.count for each in on_a_gpu] == [2]
 
 
 def test_gradient_checkpointing_runs_as_ever(on_a_gpu):
@@ -239,6 +301,91 @@ def test_what_cannot_be_recorded_is_not_tried_again(on_a_gpu, monkeypatch):
     assert extractor.extract(SENTENCES[0], LABELS) == expected
     assert len(tries) == 1
     assert "not permitted" in extractor.model.replays.refused
+
+
+class Graph:
+    """A CUDA graph that only counts."""
+
+    def __init__(self):
+        self.replays = 0
+
+    def replay(self):
+        self.replays += 1
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """A real recording of three weights, of which the second has no part in the logits; its graphs do nothing."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    weights = [torch.nn.Parameter(torch.full((2,), float(n))) for n in range(3)]
+    made = replays._Recording(replays._Shared(), weights, [torch.zeros(1, 2)])
+    made._logits, made._gradient = torch.full((1, 2), 7.0), torch.zeros(1, 2)
+    made._kept, made._used = [torch.full((2,), 10.0), torch.full((2,), 30.0)], [True, False, True]
+    return made
+
+
+def test_what_a_replay_gives_is_nobody_elses(recording):
+    given = torch.tensor([[4.0, 5.0]])
+    logits = recording.replay([given])
+    assert torch.equal(recording._tensors[0], given)
+    assert logits.requires_grad
+    recording._logits.fill_(-1.0)
+    assert (logits == 7.0).all()
+    logits.backward(torch.full((1, 2), 3.0))
+    assert (recording._gradient == 3.0).all()
+    gradients = [weight.grad for weight in recording._parameters]
+    assert gradients[1] is None
+    for kept in recording._kept:
+        kept.fill_(-1.0)
+    assert (gradients[0] == 10.0).all()
+    assert (gradients[2] == 30.0).all()
+
+
+def test_gradients_of_several_steps_add_up(recording):
+    for _ in range(3):
+        recording.replay([torch.zeros(1, 2)]).sum().backward()
+    assert (recording._parameters[0].grad == 30.0).all()
+
+
+def test_a_turn_ends_with_its_backward_or_its_graph(recording):
+    shared = recording._shared
+    logits = recording.replay([torch.zeros(1, 2)])
+    assert shared.is_waiting
+    logits.sum().backward()
+    assert not shared.is_waiting
+    logits = recording.replay([torch.zeros(1, 2)])
+    assert shared.is_waiting
+    del logits
+    assert not shared.is_waiting
+
+
+def test_a_backward_comes_once(recording):
+    loss = recording.replay([torch.zeros(1, 2)]).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="must come once"):
+        loss.backward()
+    assert recording._backward.replays == 1
+
+
+def test_a_backward_after_the_next_forward_is_refused(recording):
+    first = recording.replay([torch.zeros(1, 2)]).sum()
+    recording.replay([torch.ones(1, 2)])
+    with pytest.raises(RuntimeError, match="before the next forward"):
+        first.backward()
+
+
+def test_weights_that_changed_before_the_backward_are_seen(recording):
+    loss = recording.replay([torch.zeros(1, 2)]).sum()
+    with torch.no_grad():
+        recording._parameters[0].add_(1.0)
+    with pytest.raises(RuntimeError, match="same at a forward and its backward"):
+        loss.backward()
+
+
+def test_second_gradients_are_refused(recording):
+    loss = recording.replay([torch.zeros(1, 2)]).sum()
+    with pytest.raises(RuntimeError, match="Second gradients"):
+        torch.autograd.grad(loss, recording._parameters[:1], create_graph=True)
 
 
 def test_recordings_are_bounded(on_a_gpu, monkeypatch):
