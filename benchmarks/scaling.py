@@ -68,7 +68,9 @@ def draw(rows: list[dict[str, Any]]) -> None:
         points = [(row["value"], row["wall_ms" if what == "cores" else "ms"]) for row in rows if row["what"] == what]
         axes.plot(*zip(*points, strict=True), marker=".", color="#2b5797")
         unit = "ms for 48 texts, by the clock" if what == "cores" else "ms of the processor a text"
-        axes.set(xlabel=name, ylabel=unit, ylim=(0, None))
+        axes.set(xlabel=name, ylabel=unit, ylim=(0, 1.08 * max(ms for _, ms in points)))
+        if what == "cores":
+            axes.set_xticks([value for value, _ in points])
     figure.savefig(PICTURE, dpi=110)
 
 
