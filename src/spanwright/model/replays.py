@@ -3,7 +3,7 @@
 A GPU does the work of a small batch in less time than the host takes to launch its kernels one by one. A recording is
 launched at once. It computes what the network computes, dropout masks and all, with the very weights that it was made
 of; so it is used only where everything that it has fixed is as it was: weights at their places, modes, precision. What
-cannot be seen in a recording (hooks, compilers, shards) is run as ever.
+a recording would miss (hooks, compilers, shards) has the network run. See docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ ENCODERS = frozenset(
     | {"modernbert", "mt5", "roberta", "t5", "xlm-roberta"}
 )
 _FIXED = (bool, int, float)  # attributes of modules that a recording holds as they were
+# torch tells of them from 2.8 on; before, any may be there
+_saving_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: "unknown")
 _one_at_a_time = threading.Lock()  # recordings of the process
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -146,7 +148,7 @@ def _is_special() -> bool:
         or torch.is_anomaly_enabled()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
-        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        or _saving_hooks(True) is not None
     )
 
 

@@ -396,6 +396,16 @@ def test_recordings_are_bounded(on_a_gpu, monkeypatch):
     assert [each.count for each in on_a_gpu] == [1, 2]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_forward_changes_nothing_that_recordings_are_told_apart_by(family):
+    extractor = tiny_extractor(family)
+    modules = modules_of(extractor.model)
+    before = replays._circumstances(modules), replays._weights(modules)
+    for sentence in (SENTENCES[0], " ".join(["Ada"] * 60)):
+        extractor.extract(sentence, LABELS)
+    assert (replays._circumstances(modules), replays._weights(modules)) == before
+
+
 def test_a_copy_has_recordings_of_its_own(on_a_gpu):
     extractor = tiny_extractor()
     extractor.extract(SENTENCES[0], LABELS)
