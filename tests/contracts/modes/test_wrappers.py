@@ -8,9 +8,11 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from spanwright import ModeError, modes
 from spanwright.losses import span_loss
+from spanwright.modes.plan import modules_of, plan
 from support.loop import by_hand, dropouts_seen, training_batch
 from support.tiny import LABELS, SENTENCES, tiny_extractor
 from support.watch import flags
@@ -152,3 +154,18 @@ def test_data_parallel_wrapping(extractor, tmp_path):
             gradients(extractor, wrapped)
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_the_quick_walk_is_torchs(family):
+    model = tiny_extractor(family).model
+    assert modules_of(model) == list(model.modules())
+
+
+def test_the_quick_walk_meets_a_shared_module_once_and_where_torch_does():
+    shared = nn.Linear(1, 1)
+    model = nn.Sequential(nn.Sequential(nn.ReLU(), shared), shared, nn.Sequential(shared, nn.Tanh()))
+    model.register_module("none", None)
+    model[0].parent = model[2]
+    assert modules_of(model) == list(model.modules())
+    assert [module for module, _ in plan(model)] == list(model.modules())

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from transformers.models.deberta_v2 import modeling_deberta_v2 as plain
@@ -93,3 +95,11 @@ def test_spare_columns_change_nothing():
     for one, other in zip(narrow, wide, strict=True):
         assert torch.equal(one.grad, other.grad[..., :15])
         assert (other.grad[..., 15] == 0).all()
+
+
+def test_what_can_be_made_again_is_not_pickled():
+    extractor = tiny_extractor("deberta-v2")
+    extractor.extract("Ada wrote .", ["person"])
+    encoder = extractor.model.backbone.transformer.encoder
+    assert encoder.made_buckets
+    assert "made_buckets" not in pickle.loads(pickle.dumps(encoder)).__dict__

@@ -341,6 +341,12 @@ def test_what_a_replay_gives_is_nobody_elses(recording):
     assert (gradients[2] == 30.0).all()
 
 
+def test_gradients_that_are_asked_for_are_copies_too(recording):
+    found = torch.autograd.grad(recording.replay([torch.zeros(1, 2)]).sum(), recording._parameters[:1])
+    recording._kept[0].fill_(-1.0)
+    assert (found[0] == 10.0).all()
+
+
 def test_gradients_of_several_steps_add_up(recording):
     for _ in range(3):
         recording.replay([torch.zeros(1, 2)]).sum().backward()
