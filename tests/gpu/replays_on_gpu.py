@@ -102,33 +102,31 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
     stop(replays)
     off = equal(changed, gradients(model, batch, None))
     rows.append(("weights changed in place", f"{off:.1e} off", off < 1e-5))
-    # two forwards, then two backwards: the second must run as ever
-    found = []
-    for on in (True, False):
-        warm(replays, on, lambda: [gradients(model, each, None) for each in (batch, other)])
-        torch.manual_seed(1)
-        model.zero_grad()
+
+    def two_forwards() -> None:
         with modes.training_step(model):
             first, second = model(batch).logits.square().mean(), model(other).logits.mean()
             (first + second).backward()
-        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    off = equal(*found)
-    rows.append(("two forwards, one backward", f"{off:.1e} off", off < 1e-5))
-    # inference between a forward and its backward
-    found = []
-    for on in (True, False):
-        warm(replays, on, lambda: [gradients(model, each, None) for each in (batch, other)])
-        torch.manual_seed(1)
-        model.zero_grad()
+
+    def inference_in_between() -> None:
         with modes.training_step(model):
             loss = model(batch).logits.square().mean()
         for _ in range(3):
             with modes.inference(model):
                 model(other)
         loss.backward()
-        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    off = equal(*found)
-    rows.append(("inference before the backward", f"{off:.1e} off", off < 1e-5))
+
+    works = {"two forwards, one backward": two_forwards, "inference before the backward": inference_in_between}
+    for name, work in works.items():
+        found = []
+        for on in (True, False):
+            warm(replays, on, lambda: [gradients(model, each, None) for each in (batch, other)])
+            torch.manual_seed(1)
+            model.zero_grad()
+            work()
+            found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        off = equal(*found)
+        rows.append((name, f"{off:.1e} off", off < 1e-5))
     replays.clear()
     seen_by_hook: list[int] = []
     hook = next(model.backbone.transformer.children()).register_forward_hook(lambda *_: seen_by_hook.append(1))

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from spanwright import modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
+from spanwright.model import recording as recordings
 from spanwright.model import replays
 from spanwright.model.replays import Replays, rounded
 from spanwright.modes.plan import modules_of
@@ -47,15 +48,15 @@ def on_a_gpu(monkeypatch):
             if self.inside is not None:
                 self.inside()
             if torch.is_grad_enabled():
-                turn = replays._Turn([])
-                self.shared.turn = replays.weakref.ref(turn)
+                turn = recordings.Turn([])
+                self.shared.turn = recordings.weakref.ref(turn)
                 logits = self.network.logits_of(*tensors)
                 logits.register_hook(lambda _: setattr(turn, "is_over", True))
                 return logits
             return self.network.logits_of(*tensors)
 
-    monkeypatch.setattr(replays, "_record", Recording)
-    monkeypatch.setattr(replays, "_unremembered", nullcontext)
+    monkeypatch.setattr(replays, "record", Recording)
+    monkeypatch.setattr(replays, "unremembered", nullcontext)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: 0)
     monkeypatch.setattr(Replays, "_is_small", lambda self, *_: self.enabled)
@@ -295,7 +296,7 @@ def test_what_cannot_be_recorded_is_not_tried_again(on_a_gpu, monkeypatch):
         tries.append(1)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(replays, "_record", fail)
+    monkeypatch.setattr(replays, "record", fail)
     extractor = tiny_extractor()
     expected = extractor.extract(SENTENCES[0], LABELS)
     assert extractor.extract(SENTENCES[0], LABELS) == expected
@@ -318,7 +319,7 @@ def recording(monkeypatch):
     """A real recording of three weights, of which the second has no part in the logits; its graphs do nothing."""
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     weights = [torch.nn.Parameter(torch.full((2,), float(n))) for n in range(3)]
-    made = replays._Recording(replays._Shared(), weights, [torch.zeros(1, 2)])
+    made = recordings.Recording(recordings.Shared(), weights, [torch.zeros(1, 2)])
     made._logits, made._gradient = torch.full((1, 2), 7.0), torch.zeros(1, 2)
     made._kept, made._used = [torch.full((2,), 10.0), torch.full((2,), 30.0)], [True, False, True]
     return made
