@@ -1,6 +1,7 @@
 """Where the time of a training step goes: waiting for rows, the host, the device and its kernels.
 
     python benchmarks/where.py --model ENCODER --train F --set training.batch_size=96 ...
+    PYTHONPATH=src python benchmarks/where.py --shape minilm-l6 --set training.batch_size=96 training.num_workers=14 ...
 
 Steps after the warm-up are timed without the profiler first; then as many with it.
 """
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ours
+import shapes
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -59,10 +62,12 @@ def timed(source: Iterator[Any]) -> Iterator[Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--train", required=True, type=Path)
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("--model")
+    work.add_argument("--shape", choices=shapes.SHAPES, help="a random model of that shape on CrossNER politics")
+    parser.add_argument("--train", type=Path)
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--set", nargs="+", action="extend", default=[])
     parser.add_argument("--warm-up", type=int, default=60)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lines", type=int, default=15)
@@ -75,7 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stream = loop_module.stream
     loop_module.stream = lambda *args, **kwargs: timed(stream(*args, **kwargs))  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
-        train(options.model, options.train, output=Path(folder) / "run", config=config, skip_invalid=True)
+        model, rows = options.model, options.train
+        if options.shape:
+            size = config.training.batch_size
+            model = shapes.extractor(options.shape)
+            rows = ours.examples(shapes.sentences("train") * (1 + Watch.stop * size // 200), shapes.label_names())
+        train(model, rows, output=Path(folder) / "run", config=config, skip_invalid=True)
     first, last = options.warm_up - 1, options.warm_up + options.steps - 1
     seconds = Watch.times[last] - Watch.times[first]
     gaps = [
@@ -93,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         busy = sum(event.self_device_time_total for event in kernels) / 20 / 1e3
         count = sum(event.count for event in kernels) / 20
         print(f"device busy {busy:.1f} ms a step in {count:,.0f} kernels and copies")
-        print(averages.table(sort_by="self_cuda_time_total", row_limit=options.lines, max_name_column_width=60))
-    print(averages.table(sort_by="self_cpu_time_total", row_limit=options.lines, max_name_column_width=60))
+        print(averages.table(sort_by="self_cuda_time_total", row_limit=options.lines, max_name_column_width=90))
+    print(averages.table(sort_by="self_cpu_time_total", row_limit=options.lines, max_name_column_width=90))
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
     model = extractor.model.to("cuda")
     model.train()
     replays: Any = model.replays
-    batch, other = batch_of(extractor, 8), batch_of(extractor, 8, first=40)
     rows = []
     for name, precision in PRECISIONS.items():
         replays.clear()
+        batch, other = (batch_of(extractor, 2 if precision is None else 8, first=first) for first in (0, 40))
         seen = [gradients(model, batch, precision) for _ in range(4)]
         count, refused = len(replays), replays.refused
         gradients(model, other, precision)
@@ -91,6 +91,7 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
             print(f"refused: {refused}")
         right = count == 1 and worst <= max(2 * repeat, 1e-6 if precision is None else 1e-2)
         rows.append((f"gradients, {name}", f"{worst:.1e} off, a repetition {repeat:.1e}; {count} recording", right))
+    batch, other = batch_of(extractor, 2), batch_of(extractor, 2, first=40)
     # weights that change in place, as an optimizer's do
     replays.clear()
     for _ in range(3):
@@ -147,6 +148,13 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
             milliseconds[on] = median(lambda texts=texts: [extractor.extract(text, labels) for text in texts]) / 24
         told = f"{milliseconds[False]:.2f} ms to {milliseconds[True]:.2f}, {len(replays)} recordings"
         rows.append((f"one text, {str(kind)[6:]}", told, answers[True] == answers[False]))
+    counts = []
+    for kind in (torch.float32, torch.bfloat16, torch.float16):  # recordings of weights that are no more
+        model.to(kind)
+        extractor.extract(texts[0], labels)
+        counts.append(len(replays))
+    rows.append(("weights of other kinds", f"{counts} recordings {replays.refused[:90]}", counts == [1, 1, 1]))
+    rows.append(("a recording that fails", *a_failure(model, batch)))
     model.float().train()
     for name, precision in PRECISIONS.items():
         many = batch_of(extractor, 32)
@@ -156,6 +164,35 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
             milliseconds[on] = median(lambda p=precision, many=many: gradients(model, many, p))
         rows.append((f"32 rows, {name}", f"{milliseconds[False]:.1f} ms to {milliseconds[True]:.1f}", True))
     return rows
+
+
+def a_failure(model: GLiNER, batch: Any) -> tuple[str, bool]:
+    """What looks at numbers cannot be recorded: the network runs, and random numbers are to be had as ever."""
+    replays, plain = model.replays, GLiNER.logits_of
+
+    def looks(self: GLiNER, *tensors: Tensor) -> Tensor:
+        logits = plain(self, *tensors)
+        if torch.cuda.is_current_stream_capturing():
+            logits.sum().item()
+        return logits
+
+    replays.clear()
+    model.float()
+    torch.manual_seed(1)
+    expected = torch.rand(3, device="cuda")
+    torch.manual_seed(1)
+    GLiNER.logits_of = looks  # type: ignore[method-assign]
+    try:
+        with modes.inference(model):
+            model(batch)
+    finally:
+        GLiNER.logits_of = plain  # type: ignore[method-assign]
+    drawn = torch.rand(3, device="cuda")
+    told, right = replays.refused[:60], torch.equal(drawn, expected) and len(replays) == 0
+    replays.clear()
+    with modes.inference(model):
+        model(batch)
+    return f"{told}; then {len(replays)} recording", bool(right and told) and len(replays) == 1
 
 
 def median(work: Callable[[], object]) -> float:

@@ -25,6 +25,10 @@ class Shared:
         self.turn: weakref.ref[Turn] | None = None
         self._replayed_on: Any = None
 
+    def forget(self) -> None:
+        """Let go of memory that no recording is left to use: torch refuses to record into such a pool again."""
+        self.pools, self.gradients = {}, []
+
     @property
     def is_waiting(self) -> bool:
         """Whether a forward's backward is still to come; not if nothing can come of it any more."""
@@ -180,6 +184,9 @@ def record(shared: Shared, network: nn.Module, tensors: Sequence[Tensor]) -> Rec
     try:
         with torch.cuda.stream(own), unremembered():
             recording.record(network)
+    except BaseException:
+        _mend_random_numbers(device)
+        raise
     finally:
         now.wait_stream(own)
         torch.cuda.set_rng_state(state, device)
@@ -199,6 +206,15 @@ def unremembered() -> torch.autocast:
     )
 
 
+def _mend_random_numbers(device: torch.device) -> None:
+    """After a recording that failed, torch takes its generator to be recorded still, and refuses to draw from it.
+
+    One that succeeds ends that.
+    """
+    with torch.cuda.stream(torch.cuda.Stream(device)), _capture(torch.cuda.CUDAGraph(), None):  # type: ignore[no-untyped-call]
+        torch.zeros(1, device=device)
+
+
 @contextmanager
 def _capture(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
     """What is launched in the block goes into `graph`, and nothing else happens on the device."""
@@ -206,7 +222,7 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
     gc.disable()  # what it frees may be the device's
     try:
         torch.cuda.synchronize()
-        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        graph.capture_begin(*[pool] * (pool is not None), capture_error_mode="thread_local")
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ a recording would miss (hooks, compilers, shards) has the network run. See docs/
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,7 @@ ENCODERS = frozenset(
 _FIXED = (bool, int, float)  # attributes of modules that a recording holds as they were
 # torch tells of them from 2.8 on; before, any may be there
 _saving_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: "unknown")
+_log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # recordings of the process
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -109,8 +111,8 @@ class Replays:
             return None
         weights = _weights(modules)
         if weights != self._of:
-            if self._of is not None:
-                self._recordings, self._shared.gradients = {}, []
+            self._recordings = {}
+            self._shared.forget()
             self._of = weights
         key = (*(tuple(tensor.shape) for tensor in tensors), *_circumstances(modules))
         if key not in self._recordings and len(self._recordings) < _MOST_RECORDINGS:
@@ -120,7 +122,9 @@ class Replays:
                 self._recordings[key] = record(self._shared, network, tensors)
             except (RuntimeError, ValueError, NotImplementedError) as error:  # no memory, or what cannot be recorded
                 self._recordings = {}
+                self._shared.forget()
                 self.refused = str(error) or type(error).__name__
+                _log.warning("Small batches are run, not replayed, and take longer: %s", self.refused)
             finally:
                 _one_at_a_time.release()
         return self._recordings.get(key)

@@ -41,6 +41,7 @@ def on_a_gpu(monkeypatch):
     class Recording:
         def __init__(self, shared, network, tensors):
             self.shared, self.network, self.count, self.inside = shared, network, 0, None
+            self.pool = shared.pool(backward=torch.is_grad_enabled())
             made.append(self)
 
         def replay(self, tensors):
@@ -59,6 +60,7 @@ def on_a_gpu(monkeypatch):
     monkeypatch.setattr(replays, "unremembered", nullcontext)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(Replays, "_is_small", lambda self, *_: self.enabled)
     return made
 
@@ -126,8 +128,10 @@ def test_recordings_are_of_the_weights_as_they_were(change, on_a_gpu):
     first = recording_of(model)
     assert recording_of(model) is first
     change(model)
-    assert recording_of(model) is not first
-    assert len(model.replays) == 1  # the old ones are forgotten, their memory with them
+    second = recording_of(model)
+    assert second is not first
+    assert len(model.replays) == 1  # the old ones are forgotten
+    assert second.pool is not first.pool  # and their memory, which torch would not record into again
 
 
 def test_an_update_in_place_needs_no_new_recording(on_a_gpu):
@@ -289,7 +293,7 @@ def test_another_thread_runs_as_ever_while_one_replays(on_a_gpu):
     assert [each.count for each in on_a_gpu] == [2]
 
 
-def test_what_cannot_be_recorded_is_not_tried_again(on_a_gpu, monkeypatch):
+def test_what_cannot_be_recorded_is_not_tried_again(on_a_gpu, monkeypatch, caplog):
     tries = []
 
     def fail(*_):
@@ -302,6 +306,8 @@ def test_what_cannot_be_recorded_is_not_tried_again(on_a_gpu, monkeypatch):
     assert extractor.extract(SENTENCES[0], LABELS) == expected
     assert len(tries) == 1
     assert "not permitted" in extractor.model.replays.refused
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "run, not replayed" in caplog.text
 
 
 class Graph:
