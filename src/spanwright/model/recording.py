@@ -211,7 +211,8 @@ def _mend_random_numbers(device: torch.device) -> None:
 
     One that succeeds ends that.
     """
-    with torch.cuda.stream(torch.cuda.Stream(device)), _capture(torch.cuda.CUDAGraph(), None):  # type: ignore[no-untyped-call]
+    stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream), _capture(torch.cuda.CUDAGraph(), pool):
         torch.zeros(1, device=device)
 
 
@@ -222,7 +223,7 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
     gc.disable()  # what it frees may be the device's
     try:
         torch.cuda.synchronize()
-        graph.capture_begin(*[pool] * (pool is not None), capture_error_mode="thread_local")
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             yield
         finally:
