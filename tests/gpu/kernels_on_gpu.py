@@ -1,0 +1,119 @@
+"""The kernels of span products on a GPU: their numbers against the plain form's, and their time. Half a minute.
+
+    PYTHONPATH=src python tests/gpu/kernels_on_gpu.py
+
+Needs a CUDA device and Triton, which torch brings on Linux.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spanwright.model import markers, span_kernels
+
+CASES = ((96, 64, 2048, 9, 12), (32, 48, 2048, 25, 12), (2, 384, 2048, 64, 12), (1, 1, 48, 1, 1), (3, 17, 130, 5, 7))
+KINDS = {torch.float32: 2e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}  # of the largest number
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-9)).item()
+
+
+def compare(case: tuple[int, ...], kind: torch.dtype, dropout: float) -> float:
+    """How far products and gradients lie from those of the formula in float64, given which states are alive."""
+    rows, length, size, labels, width = case
+    shapes = (rows, length, size), (rows, length, size), (rows, labels, size)
+    values = [torch.randn(shape, device="cuda").to(kind) for shape in shapes]
+    found, alive = span_kernels.products(*values, width, dropout, recording=True)
+    real = ~markers.beyond(found)
+    gradient = (torch.randn(found.shape, device="cuda") * real).to(kind)
+    given = span_kernels.gradients(*values, alive, gradient, 1 / (1 - dropout))
+    again = span_kernels.gradients(*values, alive, gradient, 1 / (1 - dropout))
+    assert all(map(torch.equal, given, again)), "another order of sums"
+    assert not (alive[0] & ~real).any()
+    share = alive[0].float().sum() / real.sum() / rows / size
+    assert rows * length < 99 or abs(share.item() - 0.5 * (1 - dropout)) < 0.01, share
+    worst = 0.0
+    for row in range(min(rows, 4)):  # float64 of all rows would not fit
+        some = [value[row : row + 1].double().requires_grad_() for value in values]
+        living = alive[0][row : row + 1]
+        ahead = torch.nn.functional.pad(some[1], (0, 0, 0, width - 1)).unfold(1, width, 1).transpose(2, 3)[:, :length]
+        states = (some[0].unsqueeze(2) + ahead) * living / (1 - dropout)
+        expected = states @ some[2].transpose(1, 2).unsqueeze(1)
+        wanted = torch.autograd.grad(expected, some, gradient[row : row + 1].double())
+        pairs = [(found[row], expected[0]), *((g[row], w[0]) for g, w in zip(given, wanted, strict=True))]
+        worst = max(worst, *(off(*pair) for pair in pairs))
+    return worst
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(9):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[3:]) * 1e3
+
+
+def time_both(case: tuple[int, ...], kind: torch.dtype) -> str:
+    rows, length, size, labels, width = case
+    shapes = (rows, length, size), (rows, length, size), (rows, labels, size)
+    values = [torch.randn(shape, device="cuda").to(kind) for shape in shapes]
+    told = []
+    for how in (markers, span_kernels):
+        found, alive = how.products(*values, width, 0.4, recording=True)
+        told.append(milliseconds(lambda how=how: how.products(*values, width, 0.4, recording=True)))
+        told.append(milliseconds(lambda how=how, a=alive, f=found: how.gradients(*values, a, f, 1 / 0.6)))
+        told.append(milliseconds(lambda how=how: how.products(*values, width, 0.0, recording=False)))
+    ahead, back, alone = ((told[place], told[place + 3]) for place in range(3))
+    return "; ".join(
+        f"{name} {a:.2f} ms to {b:.2f}"
+        for name, (a, b) in zip(("forward", "backward", "inference"), (ahead, back, alone), strict=True)
+    )
+
+
+def second_gradients() -> float:
+    values = [torch.randn(2, 5, 32, device="cuda", requires_grad=True) for _ in range(2)]
+    values += [torch.randn(2, 3, 32, device="cuda", requires_grad=True), torch.randn(2, 3, device="cuda")]
+    seconds = []
+    for device in ("cuda", "cpu"):
+        some = [value.detach().to(device).requires_grad_() for value in values]
+        firsts = torch.autograd.grad(markers.marker_logits(*some, 3).square().sum(), some[:3], create_graph=True)
+        total = sum(first.square().sum() for first in firsts)
+        seconds.append([each.cpu() for each in torch.autograd.grad(total, some[:3])])
+    return max(off(a, b.double()) for a, b in zip(*seconds, strict=True))
+
+
+def main() -> int:
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    one = torch.ones(1, 1, 16, device="cuda")
+    wrong = int(not span_kernels.fit(one, one, one))
+    print(f"| kernels to be had: {not wrong} |")
+    for case in CASES:
+        for kind, bound in KINDS.items():
+            for dropout in (0.0, 0.4):
+                worst = compare(case, kind, dropout)
+                wrong += worst > bound
+                print(
+                    f"| {case} | {str(kind)[6:]} | dropout {dropout} | {worst:.1e} off | {worst <= bound} |", flush=True
+                )
+    worst = second_gradients()
+    wrong += worst > 1e-4
+    print(f"| second gradients | {worst:.1e} off |")
+    for case in CASES[:3]:
+        for kind in KINDS:
+            print(f"| {case} | {str(kind)[6:]} | {time_both(case, kind)} |", flush=True)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
