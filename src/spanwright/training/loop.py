@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from spanwright.training.state import (
     state_of_step,
 )
 from spanwright.training.step import Stepper
-from spanwright.training.stream import MicroBatch, MicroBatches, dead_workers_named, stream
+from spanwright.training.stream import Ahead, MicroBatch, MicroBatches, dead_workers_named, stream
 from spanwright.training.validation import Interrupted, Validator
 from spanwright.training.world import World
 
@@ -132,11 +131,12 @@ class Loop:
     def _train(self, run: _Run) -> None:
         stride = self._config.training.accumulate * run.world.size
         with closing(self._source(run, stride)) as source:  # type: ignore[type-var]
+            ahead = Ahead(source, self._config.training.accumulate, run.world.device)
             while True:
                 self._do_what_is_due(run)
                 if run.is_over or run.signal or self._has_stalled(run.progress):
                     return
-                self._step(run, source, stride)
+                self._step(run, ahead, stride)
 
     def _do_what_is_due(self, run: _Run) -> None:
         """The evaluation and the state of this place; where a signal came, the state alone."""
@@ -147,13 +147,14 @@ class Loop:
         if ends or (progress.step and progress.step % save_every == 0):
             self._save(run)
 
-    def _step(self, run: _Run, source: Iterator[MicroBatch], stride: int) -> None:
+    def _step(self, run: _Run, ahead: Ahead, stride: int) -> None:
         progress = run.progress
         rate = run.schedule.apply(run.optimizer, progress.step)
         result = run.stepper.step(
             progress.step + 1,
-            lambda: list(islice(source, self._config.training.accumulate)),
+            ahead.read,
             received=lambda: run.signals.received,
+            meanwhile=ahead.prepare,
         )
         progress.step += 1
         progress.position += stride

@@ -48,11 +48,18 @@ class Stepper:
         self._max_grad_norm = max_grad_norm
         self._overflows = 0
 
-    def step(self, number: int, read: Callable[[], Sequence[MicroBatch]], *, received: Callable[[], int]) -> StepResult:
+    def step(
+        self,
+        number: int,
+        read: Callable[[], Sequence[MicroBatch]],
+        *,
+        received: Callable[[], int],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> StepResult:
         """Update the weights once. The objective is that of one batch of all rows that `read` gives all processes.
 
         Whatever goes wrong before the update, in whichever process, all give the step up together. `received` tells
-        a stop signal that this process has noted (0: none).
+        a stop signal that this process has noted (0: none). `meanwhile` is called once while a device has work to do.
 
         Raises:
             TrainingError: a loss or gradient is not finite, or memory ran out; no parameter has changed then.
@@ -62,6 +69,7 @@ class Stepper:
         micro_batches: Sequence[MicroBatch] = ()
         losses: list[Tensor] = []
         values: list[float] = []
+        norm = math.nan
         trouble: Exception | None = None
         try:
             faults.point("step.data")
@@ -77,7 +85,12 @@ class Stepper:
                         for micro in micro_batches:
                             with self._world.autocast():
                                 losses.append(self._accumulate(number, micro, num_cells))
-                        values = torch.stack(losses).tolist()  # the host waits here, all micro-batches done
+                        meanwhile()
+                        # with nobody to sum gradients with, their norm comes along
+                        told = [self._world.gradient_norm(self._max_grad_norm)] if self._world.size == 1 else []
+                        values = torch.stack([*losses, *told]).tolist()  # the host waits here, all micro-batches done
+                        if told:
+                            norm = values.pop()
                         self._require_finite_losses(number, values, micro_batches)
                         self._require_finite_gradients(number, micro_batches)
                         scope.check()
@@ -87,7 +100,8 @@ class Stepper:
                 verdict = self._world.agreement.judge(number, self._model, part)
                 faults.point("step.exchange")
                 self._world.exchange_gradients(verdict.gradients)
-                norm = self._world.gradient_norm(self._max_grad_norm)
+                if self._world.size > 1:
+                    norm = float(self._world.gradient_norm(self._max_grad_norm))
                 self._require_finite_norm(number, norm, micro_batches)
                 faults.point("step.update")
                 self._optimizer.step()

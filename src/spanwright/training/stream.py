@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -152,6 +153,32 @@ def stream(batches: MicroBatches, *, start: int, stop: int, stride: int, num_wor
     except (ConnectionError, EOFError):
         time.sleep(_SETTLED_AFTER)  # a loader that is killed breaks its connection first; torch tells of it right after
         raise
+
+
+class Ahead:
+    """The micro-batches of each step in turn; those of the next one are read while a device works on this one's."""
+
+    def __init__(self, source: Iterator[MicroBatch], count: int, device: torch.device) -> None:
+        """`count`: micro-batches of a step, on one process."""
+        self._source, self._count, self._device = source, count, device
+        self._next: list[MicroBatch] | None = None
+        self._trouble: Exception | None = None
+
+    def read(self) -> list[MicroBatch]:
+        """Those of the next step; fewer at the end of the stream. What went wrong in `prepare` is raised here."""
+        if self._trouble is not None:
+            raise self._trouble
+        ready, self._next = self._next, None
+        return list(islice(self._source, self._count)) if ready is None else ready
+
+    def prepare(self) -> None:
+        """Read those of the next step, and send them. On a CPU nothing is gained by that, and nothing done."""
+        if self._device.type == "cpu" or self._next is not None:
+            return
+        try:
+            self._next = [micro.to(self._device) for micro in self.read()]
+        except Exception as error:
+            self._trouble = error
 
 
 @contextmanager

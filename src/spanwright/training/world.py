@@ -139,15 +139,18 @@ class World:
             parameters = [p for p, want in zip(self._parameters, wanted, strict=True) if want]
             self.bytes_exchanged += self.agreement.watch("the exchange of gradients", lambda: exchange(parameters))
 
-    def gradient_norm(self, max_norm: float) -> float:
-        """The norm of all gradients, which are clipped to `max_norm` if that is above 0 and the norm finite."""
+    def gradient_norm(self, max_norm: float) -> Tensor:
+        """The norm of all gradients, which are then clipped to `max_norm` if that is above 0 and the norm finite.
+
+        The host does not wait for it.
+        """
         self._accelerator.unscale_gradients()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        value = float(unsharded(norm))
-        if max_norm > 0 and value > max_norm and value < float("inf"):
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, max_norm, torch.tensor(value, device=self.device))
-        return value
+        norm: Tensor = unsharded(torch.nn.utils.get_total_norm(gradients)).to(self.device)
+        # who looks at a GPU's number waits for it: there all gradients are multiplied, be it by 1
+        if max_norm > 0 and (norm.is_cuda or max_norm < norm < float("inf")):
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, max_norm, norm)
+        return norm
 
     @property
     def scales_loss(self) -> bool:
