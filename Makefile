@@ -45,7 +45,7 @@ large: $(VENV)/.test  ## Train on ten million lines and go on in the middle of t
 
 kernels: $(VENV)/.test  ## The GPU's kernels on a processor: Triton, which comes with torch for GPUs, interprets them
 	$(PIP) triton
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/unit/model/test_span_kernels.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/unit/model/kernels
 
 bench: $(VENV)/.test  ## Speed beside gliner on this processor: the short form (OPTIONS="--shapes ... --texts ...")
 	$(BIN)/python benchmarks/cpu.py $(OPTIONS)

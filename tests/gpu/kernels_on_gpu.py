@@ -1,6 +1,6 @@
-"""The kernels of span products on a GPU: their numbers against the plain form's, and their time. Half a minute.
+"""The kernels on a GPU: their numbers against the plain forms', and their time. Half a minute.
 
-    PYTHONPATH=src python tests/gpu/kernels_on_gpu.py
+    PYTHONPATH=src:benchmarks python tests/gpu/kernels_on_gpu.py
 
 Needs a CUDA device and Triton, which torch brings on Linux.
 """
@@ -11,11 +11,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 
+import shapes
 import torch
 from torch import Tensor
 
-from spanwright.model import markers, span_kernels
+from spanwright.model import disentangled, kernels, markers, rotary
+from spanwright.model.backbone import build_transformer, transformer_config
+from spanwright.model.kernels import spans as span_kernels
 
 CASES = ((96, 64, 2048, 9, 12), (32, 48, 2048, 25, 12), (2, 384, 2048, 64, 12), (1, 1, 48, 1, 1), (3, 17, 130, 5, 7))
 KINDS = {torch.float32: 2e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}  # of the largest number
@@ -80,6 +84,71 @@ def time_both(case: tuple[int, ...], kind: torch.dtype) -> str:
     )
 
 
+def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
+    """An encoder with its kernels and without, weights of that kind: states and gradients, and the milliseconds."""
+    config = transformer_config({**shapes.SHAPES[shape], "num_hidden_layers": 4})
+    torch.manual_seed(0)
+    transformer = build_transformer(config).to("cuda", kind).eval()
+    disentangled.speed_up(transformer)
+    rotary.speed_up(transformer)
+    ids = torch.randint(5, 999, (8, 120), device="cuda")
+    mask = torch.arange(120, device="cuda") < torch.tensor([[120, 120, 64, 65, 3, 1, 99, 119]], device="cuda").T
+    weights = torch.randn(8, 120, config.hidden_size, device="cuda") * mask.unsqueeze(-1)
+    found, told = [], []
+
+    def work() -> Tensor:
+        transformer.zero_grad()
+        states: Tensor = transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        (states.float() * weights).sum().backward()
+        return states.detach()[mask]
+
+    for on in (False, True):
+        for module in (disentangled, rotary):
+            module.are_to_be_had = (lambda device: True) if on else (lambda device: False)  # type: ignore[attr-defined]
+        states = work()
+        found.append([states, *(p.grad.clone() for p in transformer.parameters() if p.grad is not None)])
+        told.append(milliseconds(work))
+    worst = max(off(a, b.double()) for a, b in zip(*reversed(found), strict=True) if b.abs().max() > 1e-3)
+    return worst, f"{told[0]:.1f} ms to {told[1]:.1f}"
+
+
+def time_attention(rows: int, length: int) -> str:
+    """DeBERTa-base's, forward and backward in bf16: plain, and as a kernel."""
+    layer = build_transformer(transformer_config({**shapes.SHAPES["deberta-v3-base"], "num_hidden_layers": 1}))
+    disentangled.speed_up(layer)
+    attention = layer.encoder.layer[0].attention.self.to("cuda", torch.bfloat16).train()
+    states = torch.randn(rows, length, 768, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    table = torch.randn(512, 768, device="cuda", dtype=torch.bfloat16)
+    mask = torch.ones(rows, 1, 1, length, dtype=torch.bool, device="cuda")
+    buckets = layer.encoder._buckets(length, torch.device("cuda"))
+    told = []
+    for backward in (False, True):
+        for on in (False, True):
+            disentangled.are_to_be_had = (lambda device: True) if on else (lambda device: False)  # type: ignore[attr-defined]
+
+            def work(backward: bool = backward) -> None:
+                found, _ = attention(states, mask, relative_pos=buckets, rel_embeddings=table)
+                if backward:
+                    found.sum().backward()
+
+            told.append(replayed(work))
+    return f"forward {told[0]:.2f} ms to {told[1]:.2f}, with backward {told[2]:.2f} to {told[3]:.2f}"
+
+
+def replayed(work: Callable[[], object]) -> float:
+    """Milliseconds of the device alone."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        work()
+        work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return milliseconds(graph.replay)
+
+
 def second_gradients() -> float:
     values = [torch.randn(2, 5, 32, device="cuda", requires_grad=True) for _ in range(2)]
     values += [torch.randn(2, 3, 32, device="cuda", requires_grad=True), torch.randn(2, 3, device="cuda")]
@@ -95,8 +164,7 @@ def second_gradients() -> float:
 def main() -> int:
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
-    one = torch.ones(1, 1, 16, device="cuda")
-    wrong = int(not span_kernels.fit(one, one, one))
+    wrong = int(not kernels.are_to_be_had(torch.device("cuda", 0)))
     print(f"| kernels to be had: {not wrong} |")
     for case in CASES:
         for kind, bound in KINDS.items():
@@ -106,6 +174,13 @@ def main() -> int:
                 print(
                     f"| {case} | {str(kind)[6:]} | dropout {dropout} | {worst:.1e} off | {worst <= bound} |", flush=True
                 )
+    for shape, kind in product(("deberta-v3-small", "modernbert-base"), KINDS):
+        worst, told = encoder(shape, kind)
+        bound = 10 * KINDS[kind]
+        wrong += worst > bound
+        print(f"| {shape} | {str(kind)[6:]} | {told} | {worst:.1e} off | {worst <= bound} |", flush=True)
+    for rows, length in ((96, 128), (8, 512), (1, 40)):
+        print(f"| attention {rows} x {length} | {time_attention(rows, length)} |", flush=True)
     worst = second_gradients()
     wrong += worst > 1e-4
     print(f"| second gradients | {worst:.1e} off |")

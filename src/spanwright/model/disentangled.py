@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.deberta_v2 import modeling_deberta_v2 as plain
 
+from spanwright.model.kernels import are_to_be_had
+
 _UNIT = 8  # columns
 
 
@@ -108,35 +110,39 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
             return given
         assert relative_pos is not None
         query, key, value = (
-            self._by_head(project(hidden_states)) for project in (self.query_proj, self.key_proj, self.value_proj)
+            project(hidden_states).unflatten(2, (self.num_attention_heads, -1))
+            for project in (self.query_proj, self.key_proj, self.value_proj)
         )
         scale = 1 / math.sqrt(self.attention_head_size * 3)  # three kinds of scores are summed
-        bias = self._bias(query, key, relative_pos, rel_embeddings, scale)
+        of_keys, of_queries = self._positions(relative_pos, rel_embeddings, scale)
+        mask = attention_mask[:, 0, 0, :]
+        if are_to_be_had(hidden_states.device):
+            from spanwright.model.kernels import attention
+
+            if attention.fit(query):
+                dropout = self._dropout_now()
+                return attention.attend(query, key, value, of_keys, of_queries, mask, scale, dropout).flatten(2), None
+        query, key, value = (each.permute(2, 0, 1, 3).contiguous() for each in (query, key, value))
+        bias = self._bias(query, key, of_keys, of_queries)
         attend = self._attend_fused if hidden_states.is_cuda else self._attend
-        attended = attend(query, key, value, bias, attention_mask[:, 0, 0, :], scale)
+        attended = attend(query, key, value, bias, mask, scale)
         return attended.permute(1, 2, 0, 3).flatten(2), None
 
-    def _by_head(self, states: Tensor) -> Tensor:
-        """(B, S, heads * d) -> (heads, B, S, d)."""
-        rows, length, _ = states.shape
-        return states.view(rows, length, self.num_attention_heads, -1).permute(2, 0, 1, 3).contiguous()
+    def _dropout_now(self) -> float:
+        return float(self.dropout.p) if self.dropout.training else 0.0
 
-    def _bias(self, query: Tensor, key: Tensor, buckets: Tensor, table: Tensor, scale: float) -> Tensor:
-        """(heads, B, S, S): what queries say to distances and keys to distances, scaled."""
-        of_keys, of_queries = self._positions(buckets, table)
-        heads, rows, length, _ = query.shape
-        # an odd number of columns keeps a GPU's matrix units from aligned stores
-        spare = (0, -(2 * length - 1) % _UNIT) if query.is_cuda else (0, 0)
-        of_keys, of_queries = (F.pad(each.permute(1, 2, 0) * scale, spare) for each in (of_keys, of_queries.flip(0)))
+    @staticmethod
+    def _bias(query: Tensor, key: Tensor, of_keys: Tensor, of_queries: Tensor) -> Tensor:
+        """(heads, B, S, S): what queries say to distances and keys to distances."""
         said_by_query = torch.bmm(query.flatten(1, 2), of_keys)
         said_by_key = torch.bmm(key.flatten(1, 2), of_queries)
-        shape = (heads, rows, length, of_keys.shape[-1])
+        shape = (*query.shape[:3], of_keys.shape[-1])
         bands = said_by_query.view(shape), said_by_key.view(shape)
         bias: Tensor = _SumOfBands.apply(*bands)  # type: ignore[no-untyped-call]
         return bias
 
-    def _positions(self, buckets: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each distance, as a key and as a query: (2·S - 1, heads, d) each."""
+    def _positions(self, buckets: Tensor, table: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Of each distance, as a key and, the other way round, as a query: (heads, d, 2·S - 1 or more), scaled."""
         span = self.pos_ebd_size
         known = self.pos_dropout(table)[: 2 * span]
         index = (buckets + span).clamp(0, 2 * span - 1)
@@ -146,8 +152,13 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
             of_keys, of_queries = (project(rows) for project in projects)
         else:
             of_keys, of_queries = (project(known).index_select(0, index) for project in projects)
-        shape = (len(index), self.num_attention_heads, -1)
-        return of_keys.view(shape), of_queries.view(shape)
+        # an odd number of columns keeps a GPU's matrix units from aligned stores
+        spare = (0, -len(index) % _UNIT) if table.is_cuda else (0, 0)
+        of_keys, of_queries = (
+            F.pad(each.view(len(index), self.num_attention_heads, -1).permute(1, 2, 0) * scale, spare)
+            for each in (of_keys, of_queries.flip(0))
+        )
+        return of_keys, of_queries
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor, scale: float) -> Tensor:
         scores = bias.flatten(0, 1).baddbmm_(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scale)
@@ -159,8 +170,9 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, mask: Tensor, scale: float
     ) -> Tensor:
         bias = bias.masked_fill_(~mask[None, :, None, :], torch.finfo(bias.dtype).min)
-        dropout = self.dropout.p if self.dropout.training else 0.0
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, dropout_p=self._dropout_now(), scale=scale
+        )
 
 
 class _SumOfBands(torch.autograd.Function):

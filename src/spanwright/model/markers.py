@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spanwright.model.dropout import kept
+from spanwright.model.kernels import are_to_be_had
 
 _AT_ONCE = 1 << 25  # inner states that a GPU makes at once: fewer kernels, where it has little to do in each
 
@@ -123,11 +123,11 @@ def gradients(
 
 def _kernels(starts: Tensor, ends: Tensor, labels: Tensor) -> Any:
     """The module that does the same in kernels of its own, where they are to be had and fit."""
-    if not starts.is_cuda or importlib.util.find_spec("triton") is None:
+    if not are_to_be_had(starts.device):
         return None
-    from spanwright.model import span_kernels
+    from spanwright.model.kernels import spans
 
-    return span_kernels if span_kernels.fit(starts, ends, labels) else None
+    return spans if spans.fit(starts, ends, labels) else None
 
 
 def _remembered(

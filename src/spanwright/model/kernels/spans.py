@@ -1,14 +1,11 @@
-"""The products of spans and labels as GPU kernels, which make the spans' inner states where they are used (Triton).
+"""The products of spans and labels, with the spans' inner states made where they are used.
 
-The same contract as the plain form in `markers`: `products` and `gradients`. Each kernel takes some spans (or words)
-and some of the states' H numbers at a time, so no state is ever written to memory; a byte for each of them, whether it
-is alive, is all that the forward leaves to the backward. Sums are float32, in an order that does not vary.
+The same contract as the plain form in `model.markers`: `products` and `gradients`. Each kernel takes some spans (or
+words) and some of the states' H numbers at a time, so no state is ever written to memory; a byte for each of them,
+whether it is alive, is all that the forward leaves to the backward. Sums are float32, in an order that does not vary.
 """
 
 from __future__ import annotations
-
-import functools
-import logging
 
 import torch
 import triton
@@ -18,28 +15,13 @@ from torch import Tensor
 _SPANS, _WORDS, _LEAST_LABELS = 64, 16, 16  # that a kernel takes at once; its matrix units want 16 or more
 _MOST_LABELS = 64
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
-_log = logging.getLogger(__name__)
 
 
 def fit(starts: Tensor, ends: Tensor, labels: Tensor) -> bool:
-    """Whether these are for the kernels: few labels, one kind of numbers, a GPU that Triton can build for."""
+    """Whether these are for the kernels: few labels, numbers of one kind."""
     kinds = {starts.dtype, ends.dtype, labels.dtype}
-    few = labels.shape[1] <= _MOST_LABELS and starts.shape[0] > 0
-    return few and len(kinds) == 1 and starts.dtype in _KINDS and _work_on(starts.device)
-
-
-@functools.cache
-def _work_on(device: torch.device) -> bool:
-    """Found out with a span of one word. Not while a recording is made: its first call comes before."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    try:
-        one = torch.ones(1, 1, 16, device=device)
-        found, alive = products(one, one, one, 1, 0.0, recording=True)
-        return gradients(one, one, one, alive, found, 1.0)[2].isfinite().all().item() is True
-    except Exception as error:  # no compiler, no driver ...: Triton's own kinds of errors among them
-        _log.warning("Spans are scored without kernels of their own, and take longer: %s", error)
-        return False
+    few = 0 < labels.shape[1] <= _MOST_LABELS and starts.shape[0] > 0
+    return few and len(kinds) == 1 and starts.dtype in _KINDS
 
 
 def products(

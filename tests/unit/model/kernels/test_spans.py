@@ -1,11 +1,6 @@
-"""The GPU kernels of span products against the formula, on a processor: `make kernels` has Triton interpret them.
-
-tests/gpu/kernels_on_gpu.py does it on a GPU.
-"""
+"""The kernels of span products against the formula."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 import torch
@@ -13,11 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanwright.model import markers
-
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("Triton interprets kernels where TRITON_INTERPRET=1 says so: `make kernels`", allow_module_level=True)
-
-from spanwright.model import span_kernels
+from spanwright.model.kernels import spans
 
 
 def values(length, size, labels, *, rows=2):
@@ -37,7 +28,7 @@ def test_products_and_gradients_are_those_of_the_formula(dropout, length, max_wi
     torch.manual_seed(length)
     starts, ends, named = values(length, size, labels)
     with torch.no_grad():
-        found, (alive,) = span_kernels.products(starts, ends, named, max_width, dropout, recording=True)
+        found, (alive,) = spans.products(starts, ends, named, max_width, dropout, recording=True)
     real = ~markers.beyond(found)
     ahead = torch.nn.functional.pad(ends, (0, 0, 0, max_width - 1)).unfold(1, max_width, 1).transpose(2, 3)[:, :length]
     sums = starts.unsqueeze(2) + ahead
@@ -48,7 +39,7 @@ def test_products_and_gradients_are_those_of_the_formula(dropout, length, max_wi
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     gradient = torch.randn_like(found) * real
     with torch.no_grad():
-        given_back = span_kernels.gradients(starts, ends, named, [alive], gradient, 1 / (1 - dropout))
+        given_back = spans.gradients(starts, ends, named, [alive], gradient, 1 / (1 - dropout))
     wanted = torch.autograd.grad(expected, (starts, ends, named), gradient)
     torch.testing.assert_close(given_back, wanted, rtol=1e-4, atol=1e-4)
 
@@ -56,16 +47,16 @@ def test_products_and_gradients_are_those_of_the_formula(dropout, length, max_wi
 def test_dropout_keeps_as_many_as_it_says_and_others_in_each_row():
     torch.manual_seed(0)
     ones = [torch.ones(3, 12, 64), torch.ones(3, 12, 64), torch.ones(3, 2, 64)]
-    draws = [span_kernels.products(*ones, 1, 0.4, recording=True)[1][0] for _ in range(2)]
+    draws = [spans.products(*ones, 1, 0.4, recording=True)[1][0] for _ in range(2)]
     assert draws[0].float().mean().item() == pytest.approx(0.6, abs=0.03)
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0][0], draws[0][1])
     torch.manual_seed(0)
-    assert torch.equal(span_kernels.products(*ones, 1, 0.4, recording=True)[1][0], draws[0])
+    assert torch.equal(spans.products(*ones, 1, 0.4, recording=True)[1][0], draws[0])
 
 
 def test_without_a_backward_nothing_is_kept():
     ones = [torch.ones(1, 4, 16), torch.ones(1, 4, 16), torch.ones(1, 2, 16)]
-    found, (alive,) = span_kernels.products(*ones, 2, 0.0, recording=False)
+    found, (alive,) = spans.products(*ones, 2, 0.0, recording=False)
     assert alive.numel() == 0
     assert found[0, 0, 1].tolist() == [32.0, 32.0]
