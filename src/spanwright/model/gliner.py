@@ -133,9 +133,10 @@ class GLiNER(modes.Moded):
     def _replayed(self, batch: EncodedBatch, modules: list[nn.Module]) -> Scores:
         """The scores of a small batch on a GPU, whose shape is made one of few."""
         length, num_words = batch.input_ids.shape[1], batch.word_starts.shape[1]
-        longer, limit = rounded(length), self.backbone.limit
+        size = batch.input_ids.numel()
+        longer, limit = rounded(length, num_subtokens=size), self.backbone.limit
         extra = longer - length if limit is None or longer <= limit else 0
-        more_words = (0, rounded(num_words) - num_words)
+        more_words = (0, rounded(num_words, num_subtokens=size) - num_words)
         tensors = (
             *self.backbone.padded(batch.input_ids, batch.attention_mask, extra),
             batch.label_positions,

@@ -20,9 +20,10 @@ from torch.nn.modules.module import _has_any_global_hook
 from spanwright.model.recording import Recording, Shared, record, unremembered
 from spanwright.modes.plan import modules_of
 
-_MOST_SUBTOKENS = {False: 2048, True: 16384}  # of a forward alone, and of one that a backward follows
-# subtokens times weights that they are multiplied with: beyond, the device takes longer than the host (one H100)
-_MOST_PRODUCTS = {torch.float32: 5e10, torch.float16: 1e12, torch.bfloat16: 1e12}
+_MOST_SUBTOKENS = {False: 2048, True: 32768}  # of a forward alone, and of one that a backward follows
+# subtokens times weights that they are multiplied with: beyond, the device takes longer than the host (H100 and H200)
+_MOST_PRODUCTS = {torch.float32: 5e10, torch.float16: 4e12, torch.bfloat16: 4e12}
+_LARGE = 4096  # subtokens from which padding costs more than recordings
 _MOST_RECORDINGS = 48
 # tried by tests/gpu/replays_on_gpu.py; to record one that looks at its numbers spoils the process's random state
 ENCODERS = frozenset(
@@ -130,9 +131,14 @@ class Replays:
         return self._recordings.get(key)
 
 
-def rounded(length: int) -> int:
-    """A length at least as large, of few: powers of two and the middles between them, from 16 on."""
+def rounded(length: int, *, num_subtokens: int = 0) -> int:
+    """A length at least as large, of few: powers of two and the middles between them, from 16 on.
+
+    In a batch of many subtokens it is the next multiple of 16 at the most.
+    """
     unit = 1 << max(3, (length - 1).bit_length() - 2)
+    if num_subtokens >= _LARGE:
+        unit = min(unit, 16)
     return max(16, length + -length % unit)
 
 

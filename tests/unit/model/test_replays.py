@@ -41,6 +41,7 @@ def on_a_gpu(monkeypatch):
     class Recording:
         def __init__(self, shared, network, tensors):
             self.shared, self.network, self.count, self.inside = shared, network, 0, None
+            self.shapes = [tuple(tensor.shape) for tensor in tensors]
             self.pool = shared.pool(backward=torch.is_grad_enabled())
             made.append(self)
 
@@ -445,3 +446,23 @@ def test_a_length_is_never_rounded_down_and_by_half_at_most():
     for length in range(16, 2000):
         assert length <= rounded(length) <= 1.5 * length
         assert rounded(length) % 8 == 0
+
+
+@pytest.mark.parametrize(("length", "expected"), [(17, 24), (33, 48), (65, 80), (100, 112), (129, 144), (500, 512)])
+def test_a_large_batch_is_padded_to_multiples_of_16_at_most(length, expected):
+    assert rounded(length, num_subtokens=4096) == expected
+    assert rounded(length, num_subtokens=4095) >= expected
+
+
+def test_a_batch_counts_as_large_by_its_subtokens(on_a_gpu, monkeypatch):
+    extractor = tiny_extractor()
+    batch = batch_of(extractor, ["word " * 70] * 2)
+    widths = []
+    for least in (batch.input_ids.numel() + 1, batch.input_ids.numel()):
+        monkeypatch.setattr(replays, "_LARGE", least)
+        with modes.inference(extractor.model):
+            extractor.model(batch)
+        widths.append(on_a_gpu[-1].shapes[0][1])
+    length = batch.input_ids.shape[1]
+    assert widths == [rounded(length), length + -length % 16]
+    assert widths[0] > widths[1]
