@@ -88,7 +88,8 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
     """An encoder with its kernels and without, weights of that kind: states and gradients, and the milliseconds."""
     config = transformer_config({**shapes.SHAPES[shape], "num_hidden_layers": 4})
     torch.manual_seed(0)
-    transformer = build_transformer(config).to("cuda", kind).eval()
+    with torch.device("cuda"):
+        transformer = build_transformer(config).to("cuda", kind).eval()
     disentangled.speed_up(transformer)
     rotary.speed_up(transformer)
     ids = torch.randint(5, 999, (8, 120), device="cuda")
@@ -114,7 +115,8 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
 
 def time_attention(rows: int, length: int) -> str:
     """DeBERTa-base's, forward and backward in bf16: plain, and as a kernel."""
-    layer = build_transformer(transformer_config({**shapes.SHAPES["deberta-v3-base"], "num_hidden_layers": 1}))
+    with torch.device("cuda"):
+        layer = build_transformer(transformer_config({**shapes.SHAPES["deberta-v3-base"], "num_hidden_layers": 1}))
     disentangled.speed_up(layer)
     attention = layer.encoder.layer[0].attention.self.to("cuda", torch.bfloat16).train()
     states = torch.randn(rows, length, 768, device="cuda", dtype=torch.bfloat16, requires_grad=True)
