@@ -14,13 +14,18 @@ import torch
 _log = logging.getLogger(__name__)
 
 
-@functools.cache
 def are_to_be_had(device: torch.device) -> bool:
     """Whether kernels can be built for a device: found out with one, so not while a recording is made.
 
-    It needs a GPU of compute capability 8 or more, Triton (torch brings it on Linux) and a C compiler.
+    It needs a GPU of compute capability 8 or more, Triton (torch brings it on Linux) and a C compiler. What is compiled
+    by torch as a whole keeps to the plain forms.
     """
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    return device.type == "cuda" and not torch.compiler.is_compiling() and _can_be_built(device)
+
+
+@functools.cache
+def _can_be_built(device: torch.device) -> bool:
+    if importlib.util.find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < (8, 0):
         return False
