@@ -17,7 +17,7 @@ import shapes
 import torch
 from torch import Tensor
 
-from spanwright.model import disentangled, kernels, markers, rotary
+from spanwright.model import attention, disentangled, kernels, markers
 from spanwright.model.backbone import build_transformer, transformer_config
 from spanwright.model.kernels import spans as span_kernels
 
@@ -91,7 +91,7 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
     with torch.device("cuda"):
         transformer = build_transformer(config).to("cuda", kind).eval()
     disentangled.speed_up(transformer)
-    rotary.speed_up(transformer)
+    attention.speed_up(transformer)
     ids = torch.randint(5, 999, (8, 120), device="cuda")
     mask = torch.arange(120, device="cuda") < torch.tensor([[120, 120, 64, 65, 3, 1, 99, 119]], device="cuda").T
     weights = torch.randn(8, 120, config.hidden_size, device="cuda") * mask.unsqueeze(-1)
@@ -104,8 +104,7 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
         return states.detach()[mask]
 
     for on in (False, True):
-        for module in (disentangled, rotary):
-            module.are_to_be_had = (lambda device: True) if on else (lambda device: False)  # type: ignore[attr-defined]
+        kernels.enabled = on
         states = work()
         found.append([states, *(p.grad.clone() for p in transformer.parameters() if p.grad is not None)])
         told.append(milliseconds(work))
@@ -113,25 +112,26 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
     return worst, f"{told[0]:.1f} ms to {told[1]:.1f}"
 
 
-def time_attention(rows: int, length: int) -> str:
-    """DeBERTa-base's, forward and backward in bf16: plain, and as a kernel."""
+def time_attention(shape: str, rows: int, length: int) -> str:
+    """A layer's, forward and backward in bf16 with dropout: plain, and as a kernel."""
+    config = transformer_config({**shapes.SHAPES[shape], "num_hidden_layers": 1})
+    config._attn_implementation = "sdpa"
     with torch.device("cuda"):
-        layer = build_transformer(transformer_config({**shapes.SHAPES["deberta-v3-base"], "num_hidden_layers": 1}))
-    disentangled.speed_up(layer)
-    attention = layer.encoder.layer[0].attention.self.to("cuda", torch.bfloat16).train()
-    states = torch.randn(rows, length, 768, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    table = torch.randn(512, 768, device="cuda", dtype=torch.bfloat16)
-    mask = torch.ones(rows, 1, 1, length, dtype=torch.bool, device="cuda")
-    buckets = layer.encoder._buckets(length, torch.device("cuda"))
+        transformer = build_transformer(config).bfloat16().train()
+    disentangled.speed_up(transformer)
+    attention.speed_up(transformer)
+    ids = torch.randint(5, 999, (rows, length), device="cuda")
+    mask = (torch.arange(length, device="cuda") < length - torch.arange(rows, device="cuda")[:, None] % 9).long()
     told = []
     for backward in (False, True):
         for on in (False, True):
-            disentangled.are_to_be_had = (lambda device: True) if on else (lambda device: False)  # type: ignore[attr-defined]
+            kernels.enabled = on
 
             def work(backward: bool = backward) -> None:
-                found, _ = attention(states, mask, relative_pos=buckets, rel_embeddings=table)
-                if backward:
-                    found.sum().backward()
+                with torch.set_grad_enabled(backward):
+                    found = transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+                    if backward:
+                        found.sum().backward()
 
             told.append(replayed(work))
     return f"forward {told[0]:.2f} ms to {told[1]:.2f}, with backward {told[2]:.2f} to {told[3]:.2f}"
@@ -176,13 +176,13 @@ def main() -> int:
                 print(
                     f"| {case} | {str(kind)[6:]} | dropout {dropout} | {worst:.1e} off | {worst <= bound} |", flush=True
                 )
-    for shape, kind in product(("deberta-v3-small", "modernbert-base"), KINDS):
+    for shape, kind in product(("minilm-l6", "deberta-v3-small", "modernbert-base"), KINDS):
         worst, told = encoder(shape, kind)
         bound = 10 * KINDS[kind]
         wrong += worst > bound
         print(f"| {shape} | {str(kind)[6:]} | {told} | {worst:.1e} off | {worst <= bound} |", flush=True)
-    for rows, length in ((96, 128), (8, 512), (1, 40)):
-        print(f"| attention {rows} x {length} | {time_attention(rows, length)} |", flush=True)
+    for shape, (rows, length) in product(("minilm-l6", "deberta-v3-base", "modernbert-base"), ((96, 128), (8, 512))):
+        print(f"| a layer of {shape}, {rows} x {length} | {time_attention(shape, rows, length)} |", flush=True)
     worst = second_gradients()
     wrong += worst > 1e-4
     print(f"| second gradients | {worst:.1e} off |")

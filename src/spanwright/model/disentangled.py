@@ -115,17 +115,18 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
         )
         scale = 1 / math.sqrt(self.attention_head_size * 3)  # three kinds of scores are summed
         of_keys, of_queries = self._positions(relative_pos, rel_embeddings, scale)
-        mask = attention_mask[:, 0, 0, :]
         if are_to_be_had(hidden_states.device):
             from spanwright.model.kernels import attention
 
             if attention.fit(query):
+                tables = attention.Tables(of_keys, of_queries)
                 dropout = self._dropout_now()
-                return attention.attend(query, key, value, of_keys, of_queries, mask, scale, dropout).flatten(2), None
+                attended = attention.attend(query, key, value, attention_mask, scale, dropout, tables)
+                return attended.flatten(2), None
         query, key, value = (each.permute(2, 0, 1, 3).contiguous() for each in (query, key, value))
         bias = self._bias(query, key, of_keys, of_queries)
         attend = self._attend_fused if hidden_states.is_cuda else self._attend
-        attended = attend(query, key, value, bias, mask, scale)
+        attended = attend(query, key, value, bias, attention_mask[:, 0, 0, :], scale)
         return attended.permute(1, 2, 0, 3).flatten(2), None
 
     def _dropout_now(self) -> float:

@@ -11,6 +11,8 @@ import logging
 
 import torch
 
+enabled = True  # False has the plain forms compute, in this process
+
 _log = logging.getLogger(__name__)
 
 
@@ -20,7 +22,7 @@ def are_to_be_had(device: torch.device) -> bool:
     It needs a GPU of compute capability 8 or more, Triton (torch brings it on Linux) and a C compiler. What is compiled
     by torch as a whole keeps to the plain forms.
     """
-    return device.type == "cuda" and not torch.compiler.is_compiling() and _can_be_built(device)
+    return enabled and device.type == "cuda" and not torch.compiler.is_compiling() and _can_be_built(device)
 
 
 @functools.cache

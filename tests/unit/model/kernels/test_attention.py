@@ -1,4 +1,4 @@
-"""The kernels of disentangled attention against the formula, and in a whole encoder against the plain form."""
+"""The kernels of attention against the formula, and in whole encoders against the plain forms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spanwright import modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
+from spanwright.model import attention as attention_forms
 from spanwright.model import disentangled
 from spanwright.model.kernels import attention
 from support.loop import training_batch
@@ -25,6 +26,11 @@ def formula(query, key, value, of_keys, of_queries, mask, scale, kept=1.0):
     scores = scores + torch.einsum("bjhd,hdij->hbij", key, of_queries[:, :, i - j + length - 1])
     weights = scores.masked_fill(~mask[None, :, None, :], float("-inf")).softmax(dim=-1) * kept
     return torch.einsum("hbij,bjhd->bihd", weights, value)
+
+
+def attend(given_values, mask, dropout):
+    query, key, value, *tables = given_values
+    return attention.attend(query, key, value, mask[:, None, None], 0.2, dropout, attention.Tables(*tables))
 
 
 def values(rows, length, heads, size, spare):
@@ -46,7 +52,7 @@ def test_attended_and_gradients_are_those_of_the_formula(rows, length, heads, si
     given_values = values(rows, length, heads, size, spare)
     mask = torch.rand(rows, length) > 0.4
     mask[torch.arange(rows), torch.randint(length, (rows,))] = True  # every row has a word, be it the last
-    found = attention.attend(*given_values, mask, 0.2, 0.0)
+    found = attend(given_values, mask, 0.0)
     expected = formula(*given_values, mask, 0.2)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     gradient = torch.randn_like(found)
@@ -61,12 +67,12 @@ def test_the_backward_drops_what_the_forward_dropped():
     with torch.no_grad():  # with values that are the unit vectors, what comes out is the weights
         units = torch.eye(16)[None, :, None, :].expand(2, 16, 2, 16)
         torch.manual_seed(1)
-        weights = attention.attend(query, key, units, *tables, mask, 0.2, 0.4).permute(2, 0, 1, 3)
+        weights = attend([query, key, units, *tables], mask, 0.4).permute(2, 0, 1, 3)
     kept = (weights > 0) / 0.6
     assert (weights > 0).float().mean().item() == pytest.approx(0.6, abs=0.05)
     assert len({tuple(kept[head, row].flatten().tolist()) for head in range(2) for row in range(2)}) == 4
     torch.manual_seed(1)
-    found = attention.attend(query, key, value, *tables, mask, 0.2, 0.4)
+    found = attend([query, key, value, *tables], mask, 0.4)
     expected = formula(query, key, value, *tables, mask, 0.2, kept)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     gradient = torch.randn_like(found)
@@ -74,52 +80,99 @@ def test_the_backward_drops_what_the_forward_dropped():
     torch.testing.assert_close(*both, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 3), length=st.sampled_from([1, 5, 31, 33, 65, 130]), window=st.integers(0, 9))
+def test_without_tables_it_is_plain_attention_under_any_mask(packed, rows, length, window):
+    torch.manual_seed(length)
+    states = torch.randn(rows, length, 3, 2, 16, requires_grad=True)
+    query, key, value = states.unbind(2)
+    real = torch.rand(rows, length) > 0.4  # a query may find no key in its window
+    places = torch.arange(length)
+    mask = real[:, None, None, :] & ((places[:, None] - places).abs() <= window)[None, None]
+    found = (
+        attention.attend_packed(states, mask, 0.3, 0.0)
+        if packed
+        else attention.attend(query, key, value, mask, 0.3, 0.0)
+    )
+    scores = torch.einsum("bihd,bjhd->bhij", query, key) * 0.3
+    weights = scores.masked_fill(~mask, -1e9).softmax(dim=-1) * mask.any(dim=-1, keepdim=True)
+    expected = torch.einsum("bhij,bjhd->bihd", weights, value)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradient = torch.randn_like(found)
+    both = [torch.autograd.grad(each, states, gradient, retain_graph=True)[0] for each in (found, expected)]
+    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_mask_every_key_is_seen():
+    states = torch.randn(2, 7, 3, 2, 16)
+    everything = torch.ones(2, 1, 7, 7, dtype=torch.bool)
+    found = attention.attend_packed(states, None, 0.3, 0.0)
+    torch.testing.assert_close(found, attention.attend_packed(states, everything, 0.3, 0.0))
+
+
+FAMILIES = ("bert", "xlm-roberta", "deberta-v2", "modernbert")
+
+
 @pytest.fixture
 def with_kernels(monkeypatch):
-    """DeBERTa attends in kernels, as if a processor were a GPU; the calls are counted."""
-    calls = []
+    """Encoders attend in kernels, as if a processor were a GPU, where this is set to True; the calls are counted."""
+    state = {"calls": 0}
+    plain = attention._Attention.apply
 
-    def attend(*arguments):
-        calls.append(1)
+    def counted(*arguments):
+        state["calls"] += 1
         return plain(*arguments)
 
-    plain = attention.attend
-    monkeypatch.setattr(attention, "attend", attend)
+    def switch(on):
+        for room in (disentangled, attention_forms):
+            monkeypatch.setattr(room, "are_to_be_had", lambda device: on)
+        return state
+
+    monkeypatch.setattr(attention._Attention, "apply", counted)
     monkeypatch.setattr(attention, "fit", lambda query: True)
-    monkeypatch.setattr(disentangled, "are_to_be_had", lambda device: True)
-    return calls
+    return switch
 
 
-def test_an_encoder_of_kernels_gives_the_plain_ones_scores(with_kernels, monkeypatch):
-    extractor = tiny_extractor("deberta-v2")
-    batch = extractor.encoder.encode([Row(tuple(sentence.split()), tuple(LABELS)) for sentence in SENTENCES])
-    with modes.inference(extractor.model):
-        found = extractor.model(batch)
-        assert with_kernels
-        monkeypatch.setattr(disentangled, "are_to_be_had", lambda device: False)
-        expected = extractor.model(batch)
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
-
-
-def test_an_encoder_of_kernels_learns_as_the_plain_one_does(with_kernels, monkeypatch):
-    extractor = tiny_extractor("deberta-v2")
-    batch, targets = training_batch(extractor)
+def extractor_of(family):
+    extractor = tiny_extractor(family)
+    extractor.model.backbone.transformer.config._attn_implementation = "sdpa"
     for module in extractor.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+    return extractor
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_encoder_of_kernels_gives_the_plain_ones_scores(family, with_kernels):
+    extractor = extractor_of(family)
+    batch = extractor.encoder.encode([Row(tuple(sentence.split()), tuple(LABELS)) for sentence in SENTENCES])
     found = []
-    for kernels in (True, False):
-        monkeypatch.setattr(disentangled, "are_to_be_had", lambda device, kernels=kernels: kernels)
+    for on in (True, False):
+        state = with_kernels(on)
+        with modes.inference(extractor.model):
+            found.append(extractor.model(batch).logits)
+    assert state["calls"] == extractor.model.backbone.transformer.config.num_hidden_layers
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_encoder_of_kernels_learns_as_the_plain_one_does(family, with_kernels):
+    extractor = extractor_of(family)
+    batch, targets = training_batch(extractor)
+    found = []
+    for on in (True, False):
+        state = with_kernels(on)
         extractor.model.zero_grad()
         with modes.training_step(extractor.model):
             span_loss(extractor.model(batch), targets).total.backward()
         found.append({name: p.grad.clone() for name, p in extractor.model.named_parameters() if p.grad is not None})
-    assert with_kernels
+    assert state["calls"] == extractor.model.backbone.transformer.config.num_hidden_layers
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
 
 
 def test_second_gradients_are_refused_with_a_remedy():
     some = values(1, 3, 1, 16, 0)
-    found = attention.attend(*some, torch.ones(1, 3, dtype=torch.bool), 0.2, 0.0)
-    with pytest.raises(RuntimeError, match="slow_down"):
+    found = attend(some, torch.ones(1, 3, dtype=torch.bool), 0.0)
+    with pytest.raises(RuntimeError, match=r"kernels\.enabled"):
         torch.autograd.grad(found.sum(), some, create_graph=True)

@@ -1,18 +1,13 @@
-"""The kernel of rotary positions against transformers' own form, and in a whole encoder."""
+"""The kernel of rotary positions against transformers' own form."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
-from spanwright import modes
-from spanwright.encoding import Row
-from spanwright.model import rotary
 from spanwright.model.kernels.rotary import rotated
-from support.tiny import LABELS, SENTENCES, tiny_extractor
 
 
 @settings(max_examples=20, deadline=None)
@@ -37,25 +32,3 @@ def test_turned_and_turned_back_as_transformers_does(rows, length, heads, half, 
     torch.testing.assert_close(*both)
     once = torch.autograd.grad(rotated(states, angles.cos(), angles.sin()), states, gradient)[0]
     torch.testing.assert_close(once, both[1])
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_an_encoder_with_the_kernel_gives_the_plain_ones_scores(training, monkeypatch):
-    extractor = tiny_extractor("modernbert")
-    extractor.model.backbone.transformer.config._attn_implementation = "sdpa"
-    batch = extractor.encoder.encode([Row(tuple(sentence.split()), tuple(LABELS)) for sentence in SENTENCES])
-    found = []
-    calls = []
-    monkeypatch.setattr("spanwright.model.kernels.rotary.rotated", lambda *a: calls.append(1) or rotated(*a))
-    for kernels in (True, False):
-        monkeypatch.setattr(rotary, "are_to_be_had", lambda device, kernels=kernels: kernels)
-        torch.manual_seed(0)
-        scope = modes.training_step if training else modes.inference
-        with scope(extractor.model):
-            logits = extractor.model(batch).logits
-            if training:
-                extractor.model.zero_grad()
-                logits.square().sum().backward()
-        found.append([logits.detach(), *(p.grad for p in extractor.model.parameters() if p.grad is not None)])
-    assert calls
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
