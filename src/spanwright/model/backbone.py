@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from spanwright.errors import CheckpointError, ConfigError, nearest
 from spanwright.model import attention, disentangled
 from spanwright.model.fusion import LayerFusion
+from spanwright.model.precise import make_precise
 
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
 _UNIT = 8  # subtokens
@@ -34,6 +35,7 @@ class Backbone(nn.Module):
         super().__init__()
         disentangled.speed_up(transformer)
         attention.speed_up(transformer)
+        make_precise(transformer)
         self.transformer = transformer
         width = transformer.config.hidden_size
         self.limit = self.max_positions()  # subtokens; None: any number
@@ -51,7 +53,8 @@ class Backbone(nn.Module):
             )
         states = output.last_hidden_state
         if self.fuser is not None:
-            states = self.fuser(output.hidden_states[1:], attention_mask)  # the first are the embeddings
+            layers = [each.to(states.dtype) for each in output.hidden_states[1:]]  # the first are the embeddings
+            states = self.fuser(layers, attention_mask)
         projected: Tensor = self.projection(states[:, :length])
         return projected
 
