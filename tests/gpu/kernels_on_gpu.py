@@ -17,7 +17,7 @@ import shapes
 import torch
 from torch import Tensor
 
-from spanwright.model import attention, disentangled, kernels, markers
+from spanwright.model import disentangled, encoders, kernels, markers
 from spanwright.model.backbone import build_transformer, transformer_config
 from spanwright.model.kernels import spans as span_kernels
 
@@ -91,7 +91,7 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
     with torch.device("cuda"):
         transformer = build_transformer(config).to("cuda", kind).eval()
     disentangled.speed_up(transformer)
-    attention.speed_up(transformer)
+    encoders.speed_up(transformer)
     ids = torch.randint(5, 999, (8, 120), device="cuda")
     mask = torch.arange(120, device="cuda") < torch.tensor([[120, 120, 64, 65, 3, 1, 99, 119]], device="cuda").T
     weights = torch.randn(8, 120, config.hidden_size, device="cuda") * mask.unsqueeze(-1)
@@ -119,7 +119,7 @@ def time_attention(shape: str, rows: int, length: int) -> str:
     with torch.device("cuda"):
         transformer = build_transformer(config).bfloat16().train()
     disentangled.speed_up(transformer)
-    attention.speed_up(transformer)
+    encoders.speed_up(transformer)
     ids = torch.randint(5, 999, (rows, length), device="cuda")
     mask = (torch.arange(length, device="cuda") < length - torch.arange(rows, device="cuda")[:, None] % 9).long()
     told = []

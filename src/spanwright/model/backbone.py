@@ -16,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from spanwright.errors import CheckpointError, ConfigError, nearest
-from spanwright.model import attention, disentangled
+from spanwright.model import disentangled, encoders
 from spanwright.model.fusion import LayerFusion
 from spanwright.model.precise import make_precise
 
@@ -34,7 +34,7 @@ class Backbone(nn.Module):
     def __init__(self, transformer: PreTrainedModel, hidden_size: int, *, fuse_layers: bool = False) -> None:
         super().__init__()
         disentangled.speed_up(transformer)
-        attention.speed_up(transformer)
+        encoders.speed_up(transformer)
         make_precise(transformer)
         self.transformer = transformer
         width = transformer.config.hidden_size

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spanwright import modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
-from spanwright.model import attention as attention_forms
+from spanwright.model import encoders
 from spanwright.model import disentangled
 from spanwright.model.kernels import attention
 from support.loop import training_batch
@@ -125,7 +125,7 @@ def with_kernels(monkeypatch):
         return plain(*arguments)
 
     def switch(on):
-        for room in (disentangled, attention_forms):
+        for room in (disentangled, encoders):
             monkeypatch.setattr(room, "are_to_be_had", lambda device: on)
         return state
 

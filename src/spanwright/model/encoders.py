@@ -1,4 +1,4 @@
-"""Attention of BERT's family and of ModernBERT in kernels of our own; the same numbers to rounding, the same weights.
+"""Parts of BERT's family and of ModernBERT that ask kernels of our own: the same numbers to rounding, the same weights.
 
 torch's fused attention is slow where a mask tells padding, and transformers turns ModernBERT's queries and keys in
 float32, in a dozen kernels a layer. DeBERTa's attention is in `disentangled`.
@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.activations import GELUActivation
 from transformers.models.bert.modeling_bert import BertSelfAttention
-from transformers.models.modernbert.modeling_modernbert import ModernBertAttention
+from transformers.models.modernbert.modeling_modernbert import ModernBertAttention, ModernBertMLP
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaSelfAttention
 
@@ -107,9 +108,28 @@ class RotaryAttention(_Attention, ModernBertAttention):  # type: ignore[misc]
         return own.out_drop(own.Wo(attended.flatten(2))), None
 
 
+class GatedMLP(ModernBertMLP):  # type: ignore[misc]
+    """ModernBERT's feed-forward layer: what attention is to its layers' other half."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """As transformers'."""
+        own: Any = self
+        states = own.Wi(hidden_states)
+        if type(own.act) is not GELUActivation or not are_to_be_had(states.device):
+            first, second = states.chunk(2, dim=-1)
+            states = own.act(first) * second
+        else:
+            from spanwright.model.kernels import gated
+
+            states = gated.gated(states)
+        summed: Tensor = own.Wo(own.drop(states))
+        return summed
+
+
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {
     BertSelfAttention: BertAttention,
     RobertaSelfAttention: RobertaAttention,
     XLMRobertaSelfAttention: XLMRobertaAttention,
     ModernBertAttention: RotaryAttention,
+    ModernBertMLP: GatedMLP,
 }
