@@ -17,16 +17,15 @@ from spanwright.arguments import checked_labels, chosen_device, chosen_dtype, la
 from spanwright.checkpoint import DEFAULT_MODEL, Package, fetch_package, save_package
 from spanwright.config import DecodeOptions
 from spanwright.decoding import Selection, between, named, relation_candidates, resolve
-from spanwright.encoding import BatchEncoder, Question, Row, batches_of, questions_of
+from spanwright.encoding import BatchEncoder, Question, Row, Texts, TokenizedRow, batches_of, questions_of
 from spanwright.entities import Entity, Extraction, Relation, ScoredRelation, ScoredSpan, Word
 from spanwright.errors import ConfigError
 from spanwright.model import GLiNER
-from spanwright.text.words import Bounds, cutter, word_texts
 
 _BATCH_TOKENS = {"cpu": 800}  # padded subtokens of a batch: what a processor's cache holds; other devices take more
 _BATCH_TOKENS_ELSEWHERE = 65536
 _BATCHES_AHEAD = 2  # that a device has in hand while the host does its part
-_ROWS_AT_ONCE = 8192  # sorted by length together
+_QUESTIONS_AT_ONCE = 8192  # sorted by length together
 _LEAST_SCORE = 1e-6  # a logit of 14: beyond it float32 scores say nothing
 _LABEL_ROWS = 64  # labels of a bi-encoder read at once
 
@@ -40,7 +39,6 @@ class Extractor:
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self._cut = cutter(package.model.config.word_splitter)
 
     @classmethod
     def from_pretrained(
@@ -134,9 +132,11 @@ class Extractor:
         require_texts(texts)
         vectors = labels if isinstance(labels, LabelVectors) else None
         asked = [labels.names] * len(texts) if isinstance(labels, LabelVectors) else labels_per_text(labels, len(texts))
-        rows = (Row(self._words(text), names) for text, names in zip(texts, asked, strict=True))
-        found = self.find_spans(rows, options, vectors)
-        return [self._entities(text, spans) if spans else [] for text, spans in zip(texts, found, strict=True)]
+        read = self._read(texts)
+        entities: list[list[Entity]] = [[] for _ in texts]
+        for index, found in self._find(read.rows(asked), options, vectors):
+            entities[index] = read.entities(index, found.spans)
+        return entities
 
     def extract_relations(
         self, text: str, labels: Sequence[str], relations: Sequence[str], options: DecodeOptions = DecodeOptions()
@@ -170,8 +170,11 @@ class Extractor:
             raise ConfigError("`extract_relations` must be asked of a relation model, but this model knows none.")
         require_texts(texts)
         asked, related = (labels_per_text(names, len(texts)) for names in (labels, relations))
-        rows = (Row(self._words(text), *names) for text, *names in zip(texts, asked, related, strict=True))
-        return [self._extraction(text, found) for text, found in zip(texts, self.find(rows, options), strict=True)]
+        read = self._read(texts)
+        extractions = [Extraction([], []) for _ in texts]
+        for index, found in self._find(read.rows(asked, related), options, None):
+            extractions[index] = _extraction(read.entities(index, found.spans), found)
+        return extractions
 
     def find_spans(
         self, rows: Iterable[Row], options: DecodeOptions = DecodeOptions(), vectors: LabelVectors | None = None
@@ -189,13 +192,25 @@ class Extractor:
     ) -> list[Found]:
         """The spans of each row of words, in the words' order, and their relations.
 
-        This is what `extract_many` and evaluation share. Rows are taken as they are needed, and while a device works on
-        a batch the host prepares the next and decodes the last. A bi-encoder reads each distinct label once, unless
-        `vectors` have them.
+        A bi-encoder reads each distinct label once, unless `vectors` have them.
 
         Raises:
             ConfigError: the vectors are of other weights than the model has now.
 
+        """
+        rows = list(rows)
+        places = [Found([], []) for _ in rows]
+        for index, found in self._find(map(self.encoder.tokenized, rows), options, vectors):
+            places[index] = found
+        return places
+
+    def _find(
+        self, rows: Iterable[TokenizedRow], options: DecodeOptions, vectors: LabelVectors | None
+    ) -> Iterator[tuple[int, Found]]:
+        """The index of each row in which something is found, and what; as soon as it is known, so in any order.
+
+        This is what `extract_many` and evaluation share. Rows are taken as they are needed, and while a device works on
+        a batch the host prepares the next and decodes the last.
         """
         if vectors is not None:
             self._require_current(vectors)
@@ -203,28 +218,34 @@ class Extractor:
             rows = list(rows)
             vectors = self.encode_labels(list(dict.fromkeys(label for row in rows for label in row.labels)))
         options = options.decided(self.model.config.thresholds)
-        found: list[Found | None] = []  # a place for each row; thousands of empty lists would keep the collector busy
+        parts: dict[int, Found] = {}  # of rows that are asked more than once
+        for answers in self._answers(rows, options, vectors):
+            for question, found in answers.collect():
+                if question.alone:
+                    yield question.index, _resolved(found, options)
+                else:
+                    whole = parts.setdefault(question.index, Found([], []))
+                    whole.spans.extend(found.spans)
+                    whole.relations.extend(found.relations)
+        for index, found in parts.items():
+            yield index, _resolved(found, options)
+
+    def _answers(
+        self, rows: Iterable[TokenizedRow], options: DecodeOptions, vectors: LabelVectors | None
+    ) -> Iterator[_Answers]:
         asked: deque[_Answers] = deque()
         ahead = _BATCHES_AHEAD if self.model.device.type == "cuda" else 0
-        for batch in self._all_batches(rows, found):
+        for batch in self._all_batches(rows):
             asked.append(self._ask(batch, options, vectors))
             if len(asked) > ahead:
-                asked.popleft().collect(found)
-        while asked:
-            asked.popleft().collect(found)
-        return [Found([], []) if row is None else _resolved(row, options) for row in found]
+                yield asked.popleft()
+        yield from asked
 
-    def _all_batches(self, rows: Iterable[Row], found: list[Found | None]) -> Iterator[list[Question]]:
-        """Batches of some thousand rows at a time; `found` gets a place for what is found in each row."""
-        rest = iter(rows)
+    def _all_batches(self, rows: Iterable[TokenizedRow]) -> Iterator[list[Question]]:
+        questions = (question for index, row in enumerate(rows) for question in questions_of(self.encoder, index, row))
         max_tokens = _BATCH_TOKENS.get(self.model.device.type, _BATCH_TOKENS_ELSEWHERE)
-        while some := list(islice(rest, _ROWS_AT_ONCE)):
-            first = len(found)
-            found += [None] * len(some)
-            questions = [
-                question for index, row in enumerate(some, first) for question in questions_of(self.encoder, index, row)
-            ]
-            yield from batches_of(questions, max_tokens=max_tokens, max_width=self.model.config.max_width)
+        while some := list(islice(questions, _QUESTIONS_AT_ONCE)):
+            yield from batches_of(some, max_tokens=max_tokens, max_width=self.model.config.max_width)
 
     def probability(self, score: float) -> float:
         """How often an entity of that score is right, by the data that the package's calibration was fitted on.
@@ -242,31 +263,10 @@ class Extractor:
 
     def split_words(self, text: str) -> tuple[Word, ...]:
         """The words of `text` that the model can see: without those that its tokenizer finds nothing in."""
-        return tuple(Word(text[start:end], start, end) for start, end in self._bounds(text))
+        return tuple(Word(text[start:end], start, end) for start, end in self._read([text]).bounds(0))
 
-    def _words(self, text: str) -> tuple[str, ...]:
-        words = word_texts(self.model.config.word_splitter, text)
-        seen = self.encoder.subtokens.ids(words)
-        return tuple(words if all(seen) else (word for word, ids in zip(words, seen, strict=True) if ids))
-
-    def _bounds(self, text: str) -> Bounds:
-        """Of the words that the model can see, in characters."""
-        bounds = self._cut(text)
-        seen = self.encoder.subtokens.ids([text[start:end] for start, end in bounds])
-        return bounds if all(seen) else [place for place, ids in zip(bounds, seen, strict=True) if ids]
-
-    def _entities(self, text: str, spans: Iterable[ScoredSpan]) -> list[Entity]:
-        bounds = self._bounds(text)
-        places = [(bounds[span.start][0], bounds[span.end - 1][1], span) for span in spans]
-        return [Entity(start, end, text[start:end], span.label, span.score) for start, end, span in places]
-
-    def _extraction(self, text: str, found: Found) -> Extraction:
-        entities = self._entities(text, found.spans)
-        by_words: dict[tuple[int, int], Entity] = {}
-        for span, entity in zip(found.spans, entities, strict=True):
-            by_words.setdefault((span.start, span.end), entity)  # of several labels, the better one stands first
-        relations = [Relation(by_words[r.head], by_words[r.tail], r.label, r.score) for r in found.relations]
-        return Extraction(entities, relations)
+    def _read(self, texts: Sequence[str]) -> Texts:
+        return Texts(texts, self.model.config.word_splitter, self.encoder.subtokens)
 
     def save(self, folder: str | Path, *, as_int8: bool = False) -> None:
         """Write the model in the published format, which gliner reads too; whole or not at all.
@@ -280,20 +280,21 @@ class Extractor:
         save_package(self.package, Path(folder), as_int8=as_int8)
 
     def _ask(self, batch: Sequence[Question], options: DecodeOptions, vectors: LabelVectors | None) -> _Answers:
-        rows = [question.asked for question in batch]
         # what a window does not answer for cannot keep out a span that it answers for
         whole = any(q.window.own_end < q.window.end or q.window.own_start > q.window.start for q in batch)
         if vectors is None:
-            encoded = self.encoder.encode(rows)
+            encoded = self.encoder.encode_tokenized(batch)
         else:
-            encoded = replace(self.encoder.encode(rows, vectors.places), labels=vectors.vectors)
+            encoded = replace(self.encoder.encode_tokenized(batch, vectors.places), labels=vectors.vectors)
         with modes.inference(self.model):
             scores = self.model(encoded.to(self.model.device), options.least_threshold(), options.least_adjacency())
-            selection = Selection(scores, [row.labels for row in rows], options, whole=whole)
+            selection = Selection(scores, [question.labels for question in batch], options, whole=whole)
             if scores.relations is None:
                 return _Answers(batch, selection)
             return _Answers(
-                batch, selection, relation_candidates(scores.relations, [row.relations for row in rows], options)
+                batch,
+                selection,
+                relation_candidates(scores.relations, [question.relations for question in batch], options),
             )
 
     def _label_weights(self) -> tuple[object, ...]:
@@ -345,10 +346,14 @@ class _Answers:
     selection: Selection
     relations: Sequence[Sequence[ScoredRelation]] = ()
 
-    def collect(self, found: list[Found | None]) -> None:
-        """Add what was found to the rows, each span if its question answers for it."""
-        labels = [question.asked.labels for question in self.batch]
-        for question, spans in zip(self.batch, named(self.selection.arrays(), labels), strict=True):
+    def collect(self) -> Iterator[tuple[Question, Found]]:
+        """The questions that found something, and what: each span that the question answers for."""
+        labels = [question.labels for question in self.batch]
+        spans_of = named(self.selection.arrays(), labels)
+        relations_of = self.relations or [()] * len(self.batch)
+        for question, spans, relations in zip(self.batch, spans_of, relations_of, strict=True):
+            if not spans and not relations:
+                continue
             window = question.window
             if window.start or window.own_end < window.end:
                 spans = [
@@ -356,15 +361,7 @@ class _Answers:
                     for span in spans
                     if window.own_start <= span.start + window.start < window.own_end
                 ]
-            row = found[question.row]
-            if row is None:
-                found[question.row] = Found(spans, [])
-            else:
-                row.spans.extend(spans)
-        for question, relations in zip(self.batch, self.relations, strict=False):  # none of a model that knows none
-            row = found[question.row]
-            assert row is not None
-            row.relations.extend(relation.shifted(question.window.start) for relation in relations)
+            yield question, Found(spans, [relation.shifted(window.start) for relation in relations])
 
 
 def _resolved(row: Found, options: DecodeOptions) -> Found:
@@ -372,6 +369,14 @@ def _resolved(row: Found, options: DecodeOptions) -> Found:
     if not row.relations:
         return Found(spans, [])
     return Found(spans, sorted(between(row.relations, spans), key=lambda r: (r.head, r.tail)))
+
+
+def _extraction(entities: list[Entity], found: Found) -> Extraction:
+    by_words: dict[tuple[int, int], Entity] = {}
+    for span, entity in zip(found.spans, entities, strict=True):
+        by_words.setdefault((span.start, span.end), entity)  # of several labels, the better one stands first
+    relations = [Relation(by_words[r.head], by_words[r.tail], r.label, r.score) for r in found.relations]
+    return Extraction(entities, relations)
 
 
 __all__ = ["Extractor", "Found", "LabelVectors"]

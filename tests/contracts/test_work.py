@@ -67,7 +67,7 @@ def test_python_calls_per_text_do_not_grow_with_its_words():
     some = texts(200)
     extractor.extract_many(some, LABELS)  # fills the caches
     calls = python_calls(lambda: extractor.extract_many(some, LABELS))
-    assert calls < 65 * len(some)
+    assert calls < 40 * len(some)
     longer = texts(200, longest=150)
     extractor.extract_many(longer, LABELS)
     assert python_calls(lambda: extractor.extract_many(longer, LABELS)) < 1.5 * calls

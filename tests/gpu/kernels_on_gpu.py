@@ -21,7 +21,7 @@ from spanwright.model import disentangled, encoders, kernels, markers
 from spanwright.model.backbone import build_transformer, transformer_config
 from spanwright.model.kernels import spans as span_kernels
 
-CASES = ((96, 64, 2048, 9, 12), (32, 48, 2048, 25, 12), (2, 384, 2048, 64, 12), (1, 1, 48, 1, 1), (3, 17, 130, 5, 7))
+CASES = ((96, 64, 2048, 9, 12), (2, 384, 2048, 64, 12), (3, 17, 130, 5, 7))
 KINDS = {torch.float32: 2e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}  # of the largest number
 
 
@@ -44,7 +44,7 @@ def compare(case: tuple[int, ...], kind: torch.dtype, dropout: float) -> float:
     share = alive[0].float().sum() / real.sum() / rows / size
     assert rows * length < 99 or abs(share.item() - 0.5 * (1 - dropout)) < 0.01, share
     worst = 0.0
-    for row in range(min(rows, 4)):  # float64 of all rows would not fit
+    for row in range(min(rows, 2)):  # float64 of all rows would not fit
         some = [value[row : row + 1].double().requires_grad_() for value in values]
         living = alive[0][row : row + 1]
         ahead = torch.nn.functional.pad(some[1], (0, 0, 0, width - 1)).unfold(1, width, 1).transpose(2, 3)[:, :length]
@@ -186,7 +186,7 @@ def main() -> int:
     worst = second_gradients()
     wrong += worst > 1e-4
     print(f"| second gradients | {worst:.1e} off |")
-    for case in CASES[:3]:
+    for case in CASES[:2]:
         for kind in KINDS:
             print(f"| {case} | {str(kind)[6:]} | {time_both(case, kind)} |", flush=True)
     return wrong

@@ -125,8 +125,8 @@ def test_groups_are_full_and_keep_the_order(family, most):
 
 def test_a_batch_of_long_questions_has_few_rows():
     """Attention that keeps a score for each pair of subtokens, in every head, must not fill a device's memory."""
-    row = Row(("word",), ("person",))
-    questions = [Question(index, Window(0, 1, 0, 1), row, 4096) for index in range(5)]
+    row = {"ids": ((1,),), "labels": ("person",), "window": Window(0, 1, 0, 1), "cost": 4096, "alone": True}
+    questions = [Question(index=index, **row) for index in range(5)]
     batches = list(batches_of(questions, max_tokens=1 << 30, max_width=12))
     # 2 * 4096 ** 2 = 2 ** 25, the bound
     assert [len(batch) for batch in batches] == [2, 2, 1]
@@ -168,6 +168,23 @@ def test_windows_lose_and_repeat_no_span(extractor):
         module.resolve = original
     expected = {(s, e) for s in range(len(words)) for e in range(s + 1, min(s + 4, len(words)) + 1)}
     assert sorted((s.start, s.end) for s in all_candidates) == sorted(expected)
+
+
+def test_what_is_asked_about_a_text_may_be_asked_in_any_portions(extractor, no_contest, monkeypatch):
+    """Windows and groups of labels of one text among other texts: all of it comes together at the text."""
+    texts = [SENTENCES[5], " ".join(SENTENCES * 8), "", SENTENCES[1]]
+    labels = [LABELS, [f"kind {number}" for number in range(60)], LABELS, LABELS]
+    small = tiny_extractor("bert", seed=1, max_words=60)
+    assert len(label_groups(small.encoder, tuple(labels[1]))) > 1
+    whole = small.extract_many(texts, labels, no_contest)
+    assert all(whole[index] for index in (0, 1, 3))
+    monkeypatch.setattr("spanwright.extractor._QUESTIONS_AT_ONCE", 1)
+    for found, expected in zip(small.extract_many(texts, labels, no_contest), whole, strict=True):
+        assert same(sorted(found, key=place), sorted(expected, key=place))
+
+
+def place(entity):
+    return entity.start, entity.end, entity.label
 
 
 def test_text_without_spaces():

@@ -7,7 +7,7 @@ Positions of labels and words are handed on, so the network need not know the fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -22,6 +22,15 @@ from spanwright.encoding.targets import Row, gold_cells
 from spanwright.entities import Span, SpanRelation
 from spanwright.errors import DataError
 from spanwright.tensors import EncodedBatch, LabelTexts, RelationQuestions, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRow:
+    """A row whose words have been looked up: `ids` are the subtokens of each."""
+
+    ids: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...]
+    relations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +77,19 @@ class BatchEncoder:
             return None
         return self.max_positions - len(self.prompt(labels, relations).ids) - len(self.subtokens.suffix)
 
+    def tokenized(self, row: Row) -> TokenizedRow:
+        """The row with its words looked up: the unknown token for one that the tokenizer finds nothing in."""
+        return TokenizedRow(tuple(self.subtokens.ids_or_stand_in(row.words)), row.labels, row.relations)
+
     def costs(self, words: Sequence[str]) -> list[int]:
-        """Subtokens of each word as `encode` will lay it out."""
+        """How many subtokens each word has as `encode` will lay it out."""
         return list(map(len, self.subtokens.ids_or_stand_in(words)))
 
     def encode_labels(self, labels: Sequence[str]) -> LabelTexts:
         """Labels as texts of their own (N, T), as a bi-encoder reads them."""
         assert self.label_subtokens is not None
         ids = [self.label_subtokens.text_ids(label) for label in labels]
-        padded = _padded(list(chain.from_iterable(ids)), list(map(len, ids)), fill=self.label_subtokens.pad_id)
+        padded = _padded(chain.from_iterable(ids), list(map(len, ids)), fill=self.label_subtokens.pad_id)
         return LabelTexts(torch.from_numpy(padded.values), torch.from_numpy(padded.mask))
 
     def encode_with_targets(
@@ -98,42 +111,53 @@ class BatchEncoder:
         """
         return gold_cells(self.encode(rows), rows, spans, relations or [()] * len(rows), self.config, seed=seed)
 
-    def encode(self, rows: Sequence[Row], label_places: Mapping[str, int] | None = None) -> EncodedBatch:
-        """Rows as one padded batch. `label_places`: where a bi-encoder finds each label among vectors made before.
+    def encode(self, rows: Sequence[Row]) -> EncodedBatch:
+        """Rows as one padded batch.
 
         Raises:
             DataError: a row has no words or no labels, or a label gives the tokenizer nothing to read.
 
         """
+        return self.encode_tokenized([self.tokenized(row) for row in rows])
+
+    def encode_tokenized(
+        self, rows: Sequence[TokenizedRow], label_places: Mapping[str, int] | None = None
+    ) -> EncodedBatch:
+        """As `encode`. `label_places`: where a bi-encoder finds each label among vectors made before.
+
+        Raises:
+            DataError: as `encode`.
+
+        """
         prompts = [self.prompt(row.labels, row.relations) for row in rows]
-        words = [self._word_ids(row) for row in rows]
+        words = [self._fitting_ids(row) for row in rows]
         if not all(words) or not all(row.labels for row in rows):
             raise DataError("Every row of a batch must have words and labels, but one has none.")
-        tail = self.subtokens.suffix
-        lengths = [len(p.ids) + sum(map(len, ids)) + len(tail) for p, ids in zip(prompts, words, strict=True)]
         texts: LabelTexts | None = None
         if self.label_subtokens is not None:
             if label_places is None:
                 distinct = list(dict.fromkeys(label for row in rows for label in row.labels))
                 label_places = {label: place for place, label in enumerate(distinct)}
                 texts = self.encode_labels(distinct)
-            positions = [[label_places[label] for label in row.labels] for row in rows]
+            positions = [tuple(label_places[label] for label in row.labels) for row in rows]
         else:
-            positions = [list(prompt.label_positions) for prompt in prompts]
+            positions = [prompt.label_positions for prompt in prompts]
+        labels = _padded(chain.from_iterable(positions), list(map(len, positions)))
+        word_counts = tuple(map(len, words))
+        costs = _padded(map(len, chain.from_iterable(words)), word_counts)
+        before = np.array([len(prompt.ids) for prompt in prompts])[:, None]
+        ends = np.where(costs.mask, before + np.cumsum(costs.values, axis=1), 0)
+        tail = self.subtokens.suffix
         flat: list[int] = []
         for prompt, word_ids in zip(prompts, words, strict=True):
             flat += prompt.ids
             flat += chain.from_iterable(word_ids)
             flat += tail
-        ids = _padded(flat, lengths, fill=self.subtokens.pad_id)
-        labels = _padded(list(chain.from_iterable(positions)), list(map(len, positions)))
-        costs = _padded(list(map(len, chain.from_iterable(words))), list(map(len, words)))
-        before = np.array([len(prompt.ids) for prompt in prompts])[:, None]
-        ends = np.where(costs.mask, before + np.cumsum(costs.values, axis=1), 0)
+        ids = _padded(flat, (ends.max(axis=1) + len(tail)).tolist(), fill=self.subtokens.pad_id)
         asked: RelationQuestions | None = None
         if any(prompt.relation_positions for prompt in prompts):
             places = [prompt.relation_positions for prompt in prompts]
-            related = _padded(list(chain.from_iterable(places)), list(map(len, places)))
+            related = _padded(chain.from_iterable(places), list(map(len, places)))
             asked = RelationQuestions(torch.from_numpy(related.values), torch.from_numpy(related.mask))
         return EncodedBatch(
             input_ids=torch.from_numpy(ids.values),
@@ -143,15 +167,15 @@ class BatchEncoder:
             word_starts=torch.from_numpy(ends - costs.values),
             word_ends=torch.from_numpy(ends),
             word_mask=torch.from_numpy(costs.mask),
-            word_counts=tuple(map(len, words)),
+            word_counts=word_counts,
             labels=texts,
             relations=asked,
         )
 
-    def _word_ids(self, row: Row) -> list[tuple[int, ...]]:
-        ids = self.subtokens.ids_or_stand_in(row.words)
+    def _fitting_ids(self, row: TokenizedRow) -> tuple[tuple[int, ...], ...]:
+        ids = row.ids
         if len(ids) == 1:  # a single word may be longer than the positions (base64): its first subtokens stand for it
-            return [ids[0][: self.room(row.labels, row.relations)]]
+            return (ids[0][: self.room(row.labels, row.relations)],)
         return ids
 
     def _make_prompt(self, labels: tuple[str, ...], relations: tuple[str, ...]) -> Prompt:
@@ -191,9 +215,9 @@ class _Padded(NamedTuple):
     mask: np.ndarray
 
 
-def _padded(flat: Sequence[int], lengths: Sequence[int], *, fill: int = 0) -> _Padded:
+def _padded(flat: Iterable[int], lengths: Sequence[int], *, fill: int = 0) -> _Padded:
     """Rows of these lengths, laid end to end in `flat`."""
     mask = np.arange(max(lengths, default=1))[None] < np.array(lengths, dtype=np.int64)[:, None]
     values = np.full(mask.shape, fill, dtype=np.int64)
-    values[mask] = flat
+    values[mask] = np.fromiter(flat, dtype=np.int64, count=sum(lengths))
     return _Padded(values, mask)

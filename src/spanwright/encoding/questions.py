@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from spanwright.encoding.batch import BatchEncoder
-from spanwright.encoding.targets import Row
+from spanwright.encoding.batch import BatchEncoder, TokenizedRow
 from spanwright.errors import DataError
 from spanwright.text.windows import Window, plan_windows
 
@@ -16,34 +15,52 @@ _BATCH_PAIRS = 1 << 25  # of subtokens: some attentions keep a score for each, i
 _LONGEST_PROMPT = 1024  # subtokens, where positions have no end: attention grows with the square
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One forward's worth of a row: `asked` are the words of `window` and a group of labels; cost in subtokens."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question(TokenizedRow):
+    """One forward's worth of row `index`: the words of `window` and a group of labels; cost in subtokens.
 
-    row: int
+    alone: whether nothing else is asked about the row.
+    """
+
+    index: int
     window: Window
-    asked: Row
     cost: int
+    alone: bool
 
 
-def questions_of(encoder: BatchEncoder, index: int, row: Row) -> Iterator[Question]:
+def questions_of(encoder: BatchEncoder, index: int, row: TokenizedRow) -> list[Question]:
     """What to ask the network about row `index`: each window of it, with each group of labels that fits a prompt.
 
     Raises:
         DataError: as `label_groups`.
 
     """
-    if not row.words or not row.labels:
-        return
+    if not row.ids or not row.labels:
+        return []
     config = encoder.config
     overlap = min(max(2 * config.max_width, config.max_words // 8), config.max_words // 2)
-    costs = encoder.costs(row.words)
-    for labels in label_groups(encoder, row.labels, row.relations, room_for=sum(costs)):
+    costs = list(map(len, row.ids))
+    questions = []
+    groups = label_groups(encoder, row.labels, row.relations, room_for=sum(costs))
+    for labels in groups:
         prompt = len(encoder.prompt(labels, row.relations).ids)
         room = encoder.room(labels, row.relations)
-        for window in plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap):
-            asked = Row(row.words[window.start : window.end], labels, row.relations)
-            yield Question(index, window, asked, prompt + sum(costs[window.start : window.end]))
+        windows = plan_windows(costs, max_words=config.max_words, max_cost=room, overlap=overlap)
+        alone = len(groups) == len(windows) == 1
+        for window in windows:
+            part = slice(window.start, window.end)
+            questions.append(
+                Question(
+                    ids=row.ids[part],
+                    labels=labels,
+                    relations=row.relations,
+                    index=index,
+                    window=window,
+                    cost=prompt + sum(costs[part]),
+                    alone=alone,
+                )
+            )
+    return questions
 
 
 def label_groups(
@@ -98,13 +115,13 @@ def batches_of(questions: Iterable[Question], *, max_tokens: int, max_width: int
     batch: list[Question] = []
     words = labels = 0
     for question in sorted(questions, key=lambda question: -question.cost):
-        words, labels = max(words, len(question.asked.words)), max(labels, len(question.asked.labels))
+        words, labels = max(words, len(question.ids)), max(labels, len(question.labels))
         rows = len(batch) + 1
         full = len(batch) == _BATCH_ROWS or rows * words * labels * max_width > _BATCH_SCORES
         length = batch[0].cost if batch else question.cost
         if batch and (full or rows * length > max_tokens or rows * length**2 > _BATCH_PAIRS):
             yield batch
-            batch, words, labels = [], len(question.asked.words), len(question.asked.labels)
+            batch, words, labels = [], len(question.ids), len(question.labels)
         batch.append(question)
     if batch:
         yield batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 
@@ -26,7 +27,7 @@ def plan_windows(costs: Sequence[int], *, max_words: int, max_cost: int | None, 
     itself. No words, no windows.
     """
     if 0 < len(costs) <= max_words and _fits(sum(costs), max_cost):
-        return (Window(0, len(costs), 0, len(costs)),)
+        return _whole(len(costs))
     bounds = _bounds(costs, max_words, max_cost, overlap)
     windows = []
     own_start = 0
@@ -38,6 +39,11 @@ def plan_windows(costs: Sequence[int], *, max_words: int, max_cost: int | None, 
         windows.append(Window(start, end, own_start, own_end))
         own_start = own_end
     return tuple(windows)
+
+
+@lru_cache(maxsize=1024)  # thousands of equal windows, of texts that are one each, would keep the collector busy
+def _whole(length: int) -> tuple[Window, ...]:
+    return (Window(0, length, 0, length),)
 
 
 def _bounds(costs: Sequence[int], max_words: int, max_cost: int | None, overlap: int) -> list[tuple[int, int]]:

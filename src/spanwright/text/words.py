@@ -13,7 +13,7 @@ from spanwright.entities import Word
 from spanwright.errors import ConfigError, nearest
 
 Split = Callable[[str], tuple[Word, ...]]
-Bounds = list[tuple[int, int]]
+Cut = Callable[[str], Iterator[tuple[int, int]]]
 
 # the published rule: a run of word characters with inner hyphens or underscores, or any one other visible character
 _PUBLISHED = re.compile(r"\w+(?:[-_]\w+)*|\S")
@@ -56,12 +56,12 @@ def splitter(name: Splitter | str) -> Split:
     return partial(_split, cutter(name))
 
 
-def _split(cut: Callable[[str], Bounds], text: str) -> tuple[Word, ...]:
+def _split(cut: Cut, text: str) -> tuple[Word, ...]:
     return tuple(Word(text[start:end], start, end) for start, end in cut(text))
 
 
-def cutter(name: Splitter | str) -> Callable[[str], Bounds]:
-    """As `splitter`, where only the bounds of the words are wanted.
+def cutter(name: Splitter | str) -> Cut:
+    """As `splitter`, where only the bounds of the words are wanted, one after another.
 
     Raises:
         ConfigError: there is no such splitter.
@@ -70,7 +70,7 @@ def cutter(name: Splitter | str) -> Callable[[str], Bounds]:
     if name == "whitespace":
         return _cut_published
     if name == "script":
-        return _cut_by_script
+        return _with_marks
     known = get_args(Splitter)
     raise ConfigError(
         f"`word_splitter` must be one of {', '.join(known)}, but is {name!r}. {nearest(str(name), known)}"
@@ -84,12 +84,8 @@ def word_texts(name: Splitter | str, text: str) -> list[str]:
     return [text[start:end] for start, end in cutter(name)(text)]
 
 
-def _cut_published(text: str) -> Bounds:
-    return [match.span() for match in _PUBLISHED.finditer(text)]
-
-
-def _cut_by_script(text: str) -> Bounds:
-    return list(_with_marks(text))
+def _cut_published(text: str) -> Iterator[tuple[int, int]]:
+    return map(re.Match.span, _PUBLISHED.finditer(text))
 
 
 def _with_marks(text: str) -> Iterator[tuple[int, int]]:

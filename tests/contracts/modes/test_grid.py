@@ -55,13 +55,13 @@ class Scene:
         patch.setattr(model, "_scores", network)
         for owner, name, point in (
             (encoder.subtokens, "ids", "tokenizer"),
-            (encoder, "encode", "encode"),
+            (encoder, "encode_tokenized", "encode"),
             (files, "settle", "disk"),
         ):
             patch.setattr(owner, name, self._watched(getattr(owner, name), point))
         import spanwright.extractor as module
 
-        patch.setattr(module, "resolve", self._watched(module.resolve, "decode"))
+        patch.setattr(module, "named", self._watched(module.named, "decode"))
 
     def _watched(self, function: Callable, point: str) -> Callable:
         def call(*args, **kwargs):

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from spanwright import modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
-from spanwright.model import encoders
-from spanwright.model import disentangled
+from spanwright.model import disentangled, encoders
 from spanwright.model.kernels import attention
 from support.loop import training_batch
 from support.tiny import LABELS, SENTENCES, tiny_extractor
