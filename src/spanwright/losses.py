@@ -44,8 +44,11 @@ def cell_loss(logits: Tensor, values: Tensor, options: LossOptions, *, are_proba
 
     are_probabilities: `logits` are sigmoids already (attention weights have no logits).
     """
-    smoothing = options.label_smoothing
-    target = values.to(logits.dtype) * (1 - smoothing) + 0.5 * smoothing
+    target = values.to(logits.dtype)
+    if options.label_smoothing > 0:
+        target = target * (1 - options.label_smoothing) + 0.5 * options.label_smoothing
+    if not are_probabilities and _is_plain(options):  # the same in a single step, which is what most runs take
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     positive = logits if are_probabilities else torch.sigmoid(logits)
     shifted = (positive - options.prob_margin).clamp(0, 1) if options.prob_margin > 0 else positive
     if options.reduction == "sum" or are_probabilities:
@@ -61,6 +64,11 @@ def cell_loss(logits: Tensor, values: Tensor, options: LossOptions, *, are_proba
     if options.focal_alpha >= 0:
         loss = loss * (options.focal_alpha * target + (1 - options.focal_alpha) * (1 - target))
     return loss
+
+
+def _is_plain(options: LossOptions) -> bool:
+    weighted = options.focal_gamma > 0 or options.focal_alpha >= 0 or options.prob_margin > 0
+    return options.reduction == "mean" and not weighted
 
 
 def _flushed(gradient: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import shapes
 import torch
 from torch import Tensor
 
-from spanwright.model import disentangled, encoders, kernels, markers
+from spanwright.model import disentangled, kernels, markers, modernbert
 from spanwright.model.backbone import build_transformer, transformer_config
 from spanwright.model.kernels import spans as span_kernels
 
@@ -91,7 +91,7 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
     with torch.device("cuda"):
         transformer = build_transformer(config).to("cuda", kind).eval()
     disentangled.speed_up(transformer)
-    encoders.speed_up(transformer)
+    modernbert.adopt(transformer)
     ids = torch.randint(5, 999, (8, 120), device="cuda")
     mask = torch.arange(120, device="cuda") < torch.tensor([[120, 120, 64, 65, 3, 1, 99, 119]], device="cuda").T
     weights = torch.randn(8, 120, config.hidden_size, device="cuda") * mask.unsqueeze(-1)
@@ -108,18 +108,18 @@ def encoder(shape: str, kind: torch.dtype) -> tuple[float, str]:
         states = work()
         found.append([states, *(p.grad.clone() for p in transformer.parameters() if p.grad is not None)])
         told.append(milliseconds(work))
-    worst = max(off(a, b.double()) for a, b in zip(*reversed(found), strict=True) if b.abs().max() > 1e-3)
+    least = 1e-2 * max(each.abs().max() for each in found[0])  # below it there is little but rounding (biases of keys)
+    worst = max(off(a, b.double()) for a, b in zip(*reversed(found), strict=True) if b.abs().max() > least)
     return worst, f"{told[0]:.1f} ms to {told[1]:.1f}"
 
 
 def time_attention(shape: str, rows: int, length: int) -> str:
     """A layer's, forward and backward in bf16 with dropout: plain, and as a kernel."""
     config = transformer_config({**shapes.SHAPES[shape], "num_hidden_layers": 1})
-    config._attn_implementation = "sdpa"
     with torch.device("cuda"):
         transformer = build_transformer(config).bfloat16().train()
     disentangled.speed_up(transformer)
-    encoders.speed_up(transformer)
+    modernbert.adopt(transformer)
     ids = torch.randint(5, 999, (rows, length), device="cuda")
     mask = (torch.arange(length, device="cuda") < length - torch.arange(rows, device="cuda")[:, None] % 9).long()
     told = []
@@ -176,12 +176,12 @@ def main() -> int:
                 print(
                     f"| {case} | {str(kind)[6:]} | dropout {dropout} | {worst:.1e} off | {worst <= bound} |", flush=True
                 )
-    for shape, kind in product(("minilm-l6", "deberta-v3-small", "modernbert-base"), KINDS):
+    for shape, kind in product(("deberta-v3-small", "modernbert-base"), KINDS):
         worst, told = encoder(shape, kind)
         bound = 10 * KINDS[kind]
         wrong += worst > bound
         print(f"| {shape} | {str(kind)[6:]} | {told} | {worst:.1e} off | {worst <= bound} |", flush=True)
-    for shape, (rows, length) in product(("minilm-l6", "deberta-v3-base", "modernbert-base"), ((96, 128), (8, 512))):
+    for shape, (rows, length) in product(("deberta-v3-base", "modernbert-base"), ((96, 128), (8, 512))):
         print(f"| a layer of {shape}, {rows} x {length} | {time_attention(shape, rows, length)} |", flush=True)
     worst = second_gradients()
     wrong += worst > 1e-4

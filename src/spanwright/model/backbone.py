@@ -16,9 +16,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from spanwright.errors import CheckpointError, ConfigError, nearest
-from spanwright.model import disentangled, encoders
+from spanwright.model import disentangled, modernbert
 from spanwright.model.fusion import LayerFusion
-from spanwright.model.precise import make_precise
 
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": MT5EncoderModel}  # of families that AutoModel builds with a decoder
 _UNIT = 8  # subtokens
@@ -34,8 +33,7 @@ class Backbone(nn.Module):
     def __init__(self, transformer: PreTrainedModel, hidden_size: int, *, fuse_layers: bool = False) -> None:
         super().__init__()
         disentangled.speed_up(transformer)
-        encoders.speed_up(transformer)
-        make_precise(transformer)
+        modernbert.adopt(transformer)
         self.transformer = transformer
         width = transformer.config.hidden_size
         self.limit = self.max_positions()  # subtokens; None: any number

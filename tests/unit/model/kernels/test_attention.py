@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spanwright import modes
 from spanwright.encoding import Row
 from spanwright.losses import span_loss
-from spanwright.model import disentangled, encoders
+from spanwright.model import disentangled, modernbert
 from spanwright.model.kernels import attention
 from support.loop import training_batch
 from support.tiny import LABELS, SENTENCES, tiny_extractor
@@ -110,7 +110,7 @@ def test_without_a_mask_every_key_is_seen():
     torch.testing.assert_close(found, attention.attend_packed(states, everything, 0.3, 0.0))
 
 
-FAMILIES = ("bert", "xlm-roberta", "deberta-v2", "modernbert")
+FAMILIES = ("deberta-v2", "modernbert")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def with_kernels(monkeypatch):
         return plain(*arguments)
 
     def switch(on):
-        for room in (disentangled, encoders):
+        for room in (disentangled, modernbert):
             monkeypatch.setattr(room, "are_to_be_had", lambda device: on)
         return state
 

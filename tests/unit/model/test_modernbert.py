@@ -1,4 +1,4 @@
-"""ModernBERT in half precision."""
+"""ModernBERT in half precision. Its kernels are tested in `kernels`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from spanwright import modes
 from spanwright.encoding import Row
-from spanwright.model import precise
+from spanwright.model import modernbert
 from spanwright.model.backbone import build_transformer, transformer_config
 from support.tiny import LABELS, SENTENCES, tiny_extractor
 
@@ -40,7 +40,7 @@ def pair():
         for parameter in plain.parameters():
             parameter.copy_(parameter.half().float())  # the rounding of weights is not what is measured
     made = copy.deepcopy(plain)
-    precise.make_precise(made)
+    modernbert.adopt(made)
     ids = torch.randint(3, 99, (8, 40))
     return plain, made, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
@@ -53,7 +53,7 @@ def states(transformer, batch):
 def test_in_float32_nothing_changes(pair):
     plain, made, batch = pair
     assert torch.equal(states(made, batch), states(plain, batch))
-    assert type(made.layers[3]) is precise.PreciseLayer
+    assert type(made.layers[3]) is modernbert.PreciseLayer
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
@@ -83,8 +83,8 @@ def test_norms_of_another_kind_are_left_alone():
         pass
 
     transformer.layers[2].mlp_norm.__class__ = OwnNorm
-    precise.make_precise(transformer)
-    assert not any(isinstance(module, precise.PreciseLayer) for module in transformer.modules())
+    modernbert.adopt(transformer)
+    assert not any(isinstance(module, modernbert.PreciseLayer) for module in transformer.modules())
 
 
 @pytest.mark.parametrize("changes", [{}, {"fuse_layers": True}, {"span_mode": "token_level"}])
