@@ -86,7 +86,7 @@ def many_labels(extractor: Extractor, rival: Any, texts: Sequence[str], counts: 
         row: Result = {"labels": count, "ours_ms": timed(lambda n=labels: extractor.extract_many(texts, n))[0]}
         row["ours_ms"] *= 1e3 / len(texts)
         if torch.cuda.is_available():
-            row["ours_gib"] = peak_memory(lambda n=labels: extractor.extract_many(texts, n))
+            row["ours_gib"], _ = peak_memory(lambda n=labels: extractor.extract_many(texts, n))
         encoder = extractor.encoder
         longest = max(sum(encoder.costs([word.text for word in extractor.split_words(text)])) for text in texts)
         room = encoder.room(tuple(labels))
@@ -110,7 +110,7 @@ def training(
     mine = ours.examples(rows, labels)
     theirs = [{**row, "ner_labels": labels} for row in rows]
     rates: dict[str, float] = {}
-    gib: dict[str, float] = {}
+    gib: dict[str, tuple[float, float]] = {}
     common = {"steps": steps, "warm_ups": warm_ups, "batch_size": batch_size}
 
     def own() -> None:
@@ -137,7 +137,9 @@ def training(
         "ratio": rates["ours"] / rates["peer"],
     }
     if gib:
-        result |= {"ours_gib": gib["ours"], "peer_gib": gib["peer"], "memory_ratio": gib["ours"] / gib["peer"]}
+        (own_gib, own_reserved), (peer_gib, peer_reserved) = gib["ours"], gib["peer"]
+        result |= {"ours_gib": own_gib, "peer_gib": peer_gib, "memory_ratio": own_gib / peer_gib}
+        result |= {"ours_reserved_gib": own_reserved, "peer_reserved_gib": peer_reserved}
     return result
 
 

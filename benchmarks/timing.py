@@ -49,15 +49,15 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds), "runs": len(seconds)}
 
 
-def peak_memory(work: Callable[[], object]) -> float:
-    """GiB that the device held at most during `work`, above what it held before."""
+def peak_memory(work: Callable[[], object]) -> tuple[float, float]:
+    """GiB that tensors held at most during `work`, above what they held before; and torch for all of them together."""
     gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     work()
     torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**30
+    return (torch.cuda.max_memory_allocated() - before) / 2**30, torch.cuda.max_memory_reserved() / 2**30
 
 
 def machine() -> dict[str, Any]:

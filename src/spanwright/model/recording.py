@@ -83,6 +83,8 @@ class Recording:
         logits = run()
         if wanted:
             torch.autograd.grad(logits, wanted, torch.zeros_like(logits), allow_unused=True)
+            del logits
+            torch.cuda.empty_cache()  # what the call took goes back, for the recording takes as much of its own
         pool = self._shared.pool(backward=bool(wanted))
         with _capture(self._forward, pool):
             logits = run()

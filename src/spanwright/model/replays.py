@@ -34,6 +34,7 @@ _FIXED = (bool, int, float)  # attributes of modules that a recording holds as t
 # torch tells of them from 2.8 on; before, any may be there
 _saving_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: "unknown")
 _log = logging.getLogger(__name__)
+_TOLD = "Small batches are run, not replayed, and take longer: %s"
 _one_at_a_time = threading.Lock()  # recordings of the process
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -60,6 +61,13 @@ class Replays:
         self._recordings: dict[object, Recording] = {}
         self._shared = Shared()
         self.refused = ""
+
+    def give_up(self, reason: str) -> None:
+        """As `clear`, and nothing is recorded any more; a GPU has the memory back."""
+        self.clear()
+        self.refused = reason
+        torch.cuda.empty_cache()
+        _log.warning(_TOLD, reason)
 
     def __deepcopy__(self, _: Any) -> Replays:
         return _made(self.encoder, self.num_weights, self.enabled)
@@ -125,7 +133,7 @@ class Replays:
                 self._recordings = {}
                 self._shared.forget()
                 self.refused = str(error) or type(error).__name__
-                _log.warning("Small batches are run, not replayed, and take longer: %s", self.refused)
+                _log.warning(_TOLD, self.refused)
             finally:
                 _one_at_a_time.release()
         return self._recordings.get(key)

@@ -109,6 +109,7 @@ class Loop:
                         stepped,
                         loss=self._config.loss,
                         max_grad_norm=self._config.optimizer.max_grad_norm,
+                        replays=model.replays,
                     ),
                     Schedule(self._config.optimizer, base_rates, self._num_steps(world)),
                     Recorder(self._output, show=show and world.is_main, writes=world.is_main),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spanwright import faults, modes
 from spanwright.errors import TrainingError
 from spanwright.losses import span_loss
+from spanwright.model.replays import Replays
 from spanwright.train_config import LossOptions
 from spanwright.training.agreement import Part
 from spanwright.training.stream import MicroBatch
@@ -39,13 +40,22 @@ class Stepper:
     """Takes steps. It knows the model, the optimizer and the world; it does not know the data or the schedule."""
 
     def __init__(
-        self, world: World, model: nn.Module, optimizer: Any, *, loss: LossOptions, max_grad_norm: float
+        self,
+        world: World,
+        model: nn.Module,
+        optimizer: Any,
+        *,
+        loss: LossOptions,
+        max_grad_norm: float,
+        replays: Replays | None = None,
     ) -> None:
+        """`replays`: the model's recordings, which are given up where memory runs out."""
         self._world = world
         self._model = model
         self._optimizer = optimizer
         self._loss = loss
         self._max_grad_norm = max_grad_norm
+        self._replays = replays
         self._overflows = 0
 
     def step(
@@ -82,9 +92,7 @@ class Stepper:
                 try:
                     if trouble is None:
                         scope = scopes.enter_context(modes.training_step(self._model))
-                        for micro in micro_batches:
-                            with self._world.autocast():
-                                losses.append(self._accumulate(number, micro, num_cells))
+                        losses = self._losses(number, micro_batches, num_cells)
                         meanwhile()
                         # with nobody to sum gradients with, their norm comes along
                         told = [self._world.gradient_norm(self._max_grad_norm)] if self._world.size == 1 else []
@@ -111,14 +119,27 @@ class Stepper:
         num_rows = sum(micro.num_rows for micro in micro_batches)
         return StepResult(verdict.loss / num_cells, norm, num_rows, verdict.signal)
 
+    def _losses(self, number: int, micro_batches: Sequence[MicroBatch], num_cells: int) -> list[Tensor]:
+        """The summed loss of each, whose gradients add up. Where memory runs out, that of recordings is given up."""
+        try:
+            return [self._accumulate(number, micro, num_cells) for micro in micro_batches]
+        except TrainingError as error:
+            for_memory = isinstance(error.__cause__, torch.OutOfMemoryError)
+            if not for_memory or self._replays is None or len(self._replays) == 0:
+                raise
+        self._optimizer.zero_grad(set_to_none=True)
+        self._replays.give_up("a step needs their memory")
+        return [self._accumulate(number, micro, num_cells) for micro in micro_batches]
+
     def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> Tensor:
         """Add one micro-batch's gradients; its summed loss comes back."""
         try:
             faults.point("step.forward")
             placed = micro.to(self._world.device)
-            loss = span_loss(self._model(placed.batch), placed.targets, self._loss)
-            faults.point("step.backward")
-            self._world.backward(self._objective(loss.total, num_cells))
+            with self._world.autocast():
+                loss = span_loss(self._model(placed.batch), placed.targets, self._loss)
+                faults.point("step.backward")
+                self._world.backward(self._objective(loss.total, num_cells))
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 f"Step {number}: memory must hold a micro-batch of {micro.describe()}, but does not. "

@@ -243,6 +243,41 @@ def test_memory_that_runs_out_names_the_batch(tmp_path, monkeypatch):
         train(tiny_extractor(), sentences(), output=tmp_path / "run", config=config())
 
 
+def a_step_that_runs_out_of_memory(folder, monkeypatch, *, times):
+    """Weights after a step of two micro-batches, the second of which finds no memory so many times at first."""
+    real, calls = step_module.span_loss, []
+
+    def exhausted(*arguments):
+        calls.append(1)
+        if 2 <= len(calls) < 2 + times:  # the first micro-batch has its gradients by then
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    extractor = tiny_extractor()
+    for module in extractor.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    extractor.model.replays._recordings = {"a shape": object()}
+    with monkeypatch.context() as patch:
+        patch.setattr(step_module, "span_loss", exhausted)
+        chosen = config(training=LoopOptions(max_steps=1, batch_size=2, accumulate=2))
+        train(extractor, sentences(), output=folder, config=chosen)
+    return weights(extractor)
+
+
+def test_recordings_are_given_up_for_memory(tmp_path, monkeypatch, caplog):
+    expected = a_step_that_runs_out_of_memory(tmp_path / "enough", monkeypatch, times=0)
+    assert not caplog.records
+    found = a_step_that_runs_out_of_memory(tmp_path / "scarce", monkeypatch, times=1)
+    assert "a step needs their memory" in caplog.text
+    assert equal(found, expected)  # no gradient counts twice
+
+
+def test_without_recordings_to_give_up_memory_has_run_out(tmp_path, monkeypatch):
+    with pytest.raises(TrainingError, match="memory must hold a micro-batch"):
+        a_step_that_runs_out_of_memory(tmp_path / "run", monkeypatch, times=3)
+
+
 def test_a_module_in_another_mode_stops_the_run_before_a_step(tmp_path):
     extractor = tiny_extractor()
     old = weights(extractor)
