@@ -21,6 +21,7 @@ import torch
 from timing import write
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHAPES = ("minilm-l6", "deberta-v3-base", "modernbert-base")
 
 
@@ -40,7 +41,8 @@ def look(shape: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
     add(cases.exact(extractor, rival, texts[: few // 5], labels)[1])
     sizes = (8, 16) if options.quick else (32, 128)
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+    for name in options.dtypes:
+        dtype = DTYPES[name]
         if DEVICE == "cpu" and dtype != torch.float32:
             continue
         extractor.model.to(dtype)
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=20_000)
     parser.add_argument("--few", type=int, default=2000, help="texts that gliner is measured on")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder; default MiniLM's or one made here")
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES, help="of weights, in extraction")
     parser.add_argument("--training", nargs="*", default=["fp32:32:0", "bf16:32:14", "bf16:96:14"])
     parser.add_argument("--quick", action="store_true", help="a few texts, to see that the script runs")
     options = parser.parse_args()
@@ -102,7 +105,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         if "ours_ms" in row:
             cells = f"{row['ours_ms']:.1f} ms | {row['peer_ms']:.1f} ms | {row['ratio']:.2f}"
         elif "peer" in row:
-            memory = f", memory {row['memory_ratio']:.2f}" if "memory_ratio" in row else ""
+            memory = ""
+            if "memory_ratio" in row:
+                memory = f", memory {row['memory_ratio']:.2f} ({row['ours_gib']:.1f} of {row['peer_gib']:.1f} GiB)"
             cells = f"{row['ours']:.0f}/s | {row['peer']:.0f}/s | {row['ratio']:.2f}{memory}"
         else:
             left = {key: value for key, value in row.items() if key not in ("shape", "case", "dtype")}
