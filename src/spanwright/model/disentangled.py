@@ -118,7 +118,7 @@ class BandedAttention(plain.DisentangledSelfAttention):  # type: ignore[misc]
         if are_to_be_had(hidden_states.device):
             from spanwright.model.kernels import attention
 
-            if attention.fit(query):
+            if attention.fits(query):
                 tables = attention.Tables(of_keys, of_queries)
                 dropout = self._dropout_now()
                 attended = attention.attend(query, key, value, attention_mask, scale, dropout, tables)

@@ -45,7 +45,7 @@ class _MarkerProducts(torch.autograd.Function):
     def forward(
         ctx: Any, starts: Tensor, ends: Tensor, labels: Tensor, max_width: int, dropout: float, recording: bool
     ) -> Tensor:
-        kernels = _kernels(starts, ends, labels)
+        kernels = _kernels(starts, ends, labels, max_width)
         make = products if kernels is None else kernels.products
         found, alive = make(starts, ends, labels, max_width, dropout, recording=recording)
         if recording:
@@ -121,13 +121,13 @@ def gradients(
     return of_starts.to(starts.dtype), of_ends[:, :length].to(ends.dtype), of_labels.to(labels.dtype)
 
 
-def _kernels(starts: Tensor, ends: Tensor, labels: Tensor) -> Any:
+def _kernels(starts: Tensor, ends: Tensor, labels: Tensor, max_width: int) -> Any:
     """The module that does the same in kernels of its own, where they are to be had and fit."""
     if not are_to_be_had(starts.device):
         return None
     from spanwright.model.kernels import spans
 
-    return spans if spans.fit(starts, ends, labels) else None
+    return spans if spans.fits(starts, ends, labels, max_width) else None
 
 
 def _remembered(

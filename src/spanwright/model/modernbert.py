@@ -17,12 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
-from transformers.models.modernbert.modeling_modernbert import (
-    ModernBertAttention,
-    ModernBertEncoderLayer,
-    ModernBertMLP,
-    ModernBertModel,
-)
+from transformers.models.modernbert import modeling_modernbert as plain
 
 from spanwright.model.kernels import are_to_be_had
 
@@ -30,23 +25,23 @@ from spanwright.model.kernels import are_to_be_had
 def adopt(transformer: nn.Module) -> None:
     """Let every ModernBERT inside `transformer` take the forms here; other parts and encoders stay as they are."""
     for model in transformer.modules():
-        if type(model) is not ModernBertModel:
+        if type(model) is not plain.ModernBertModel:
             continue
         for module in model.modules():
             if type(module) in _FORMS and _is_known(type(module)):
                 module.__class__ = _FORMS[type(module)]
-        layers = [layer for layer in model.modules() if type(layer) is ModernBertEncoderLayer]
+        layers = [layer for layer in model.modules() if type(layer) is plain.ModernBertEncoderLayer]
         norms: list[Any] = [model.final_norm, *(norm for layer in layers for norm in (layer.attn_norm, layer.mlp_norm))]
-        if all(type(norm) in (nn.LayerNorm, nn.Identity) for norm in norms):
+        if _is_known(plain.ModernBertEncoderLayer) and all(type(norm) in (nn.LayerNorm, nn.Identity) for norm in norms):
             for layer in layers:
-                layer.__class__ = PreciseLayer
+                layer.__class__ = ModernBertEncoderLayer
             for norm in norms:
                 if type(norm) is nn.LayerNorm:
                     norm.__class__ = PreciseNorm
 
 
 def _is_known(kind: type[nn.Module]) -> bool:
-    """Whether transformers calls it as the form here expects."""
+    """Whether transformers calls it as the form here expects: 5.0 hands other things on."""
     return set(inspect.signature(kind.forward).parameters) <= {
         *("self", "hidden_states", "attention_mask", "position_embeddings", "kwargs")
     }
@@ -60,7 +55,7 @@ def _of_torch(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     return attended.transpose(1, 2)
 
 
-class RotaryAttention(ModernBertAttention):  # type: ignore[misc]
+class RotaryAttention(plain.ModernBertAttention):  # type: ignore[misc]
     """Asks transformers' own form where there is no kernel, or something else is wanted than torch's attention."""
 
     def forward(
@@ -82,29 +77,33 @@ class RotaryAttention(ModernBertAttention):  # type: ignore[misc]
         states = rotary.rotated(states, *position_embeddings)
         dropout = float(own.attention_dropout) if own.training else 0.0
         scale = float(own.head_dim) ** -0.5
-        if attention.fit(states[:, :, 0]) and (attention_mask is None or attention_mask.dtype == torch.bool):
+        if attention.fits(states[:, :, 0]) and (attention_mask is None or attention_mask.dtype == torch.bool):
             attended = attention.attend_packed(states, attention_mask, scale, dropout)
         else:
             attended = _of_torch(states[:, :, 0], states[:, :, 1], states[:, :, 2], attention_mask, scale, dropout)
         return own.out_drop(own.Wo(attended.flatten(2))), None
 
 
-class GatedMLP(ModernBertMLP):  # type: ignore[misc]
+class GatedMLP(plain.ModernBertMLP):  # type: ignore[misc]
     """ModernBERT's feed-forward layer: what attention is to its layers' other half."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """As transformers'."""
         own: Any = self
         states = own.Wi(hidden_states)
-        if type(own.act) is not GELUActivation or not are_to_be_had(states.device):
-            first, second = states.chunk(2, dim=-1)
-            states = own.act(first) * second
-        else:
+        summed: Tensor = own.Wo(own.drop(self._gated(states)))
+        return summed
+
+    def _gated(self, states: Tensor) -> Tensor:
+        own: Any = self
+        if type(own.act) is GELUActivation and are_to_be_had(states.device):
             from spanwright.model.kernels import gated
 
-            states = gated.gated(states)
-        summed: Tensor = own.Wo(own.drop(states))
-        return summed
+            if gated.fits(states):
+                return gated.gated(states)
+        first, second = states.chunk(2, dim=-1)
+        product: Tensor = own.act(first) * second
+        return product
 
 
 class PreciseNorm(nn.LayerNorm):
@@ -121,8 +120,11 @@ class PreciseNorm(nn.LayerNorm):
         return normed.to(kind)
 
 
-class PreciseLayer(ModernBertEncoderLayer):  # type: ignore[misc]
-    """Takes and gives the sum, which is float32 where the weights are less precise."""
+class ModernBertEncoderLayer(plain.ModernBertEncoderLayer):  # type: ignore[misc]
+    """Takes and gives the sum, which is float32 where the weights are less precise.
+
+    It has the name of transformers' own, by which accelerate finds the layers that it is told to shard.
+    """
 
     def forward(self, hidden_states: Tensor, **others: Any) -> Tensor:
         """As transformers'."""
@@ -135,6 +137,6 @@ class PreciseLayer(ModernBertEncoderLayer):  # type: ignore[misc]
 
 
 _FORMS: dict[type[nn.Module], type[nn.Module]] = {
-    ModernBertAttention: RotaryAttention,
-    ModernBertMLP: GatedMLP,
+    plain.ModernBertAttention: RotaryAttention,
+    plain.ModernBertMLP: GatedMLP,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+_log = logging.getLogger(__name__)
 
 
 class Shared:
@@ -151,7 +154,7 @@ class _Memory:
             "version": 3,
             "shape": tuple(tensor.shape),
             "strides": tuple(stride * size for stride in tensor.stride()),
-            "typestr": f"<{'f' if size > 2 else 'i'}{size}",
+            "typestr": f"<{'f' if size > 2 else 'i'}{size}",  # the protocol does not know bfloat16
             "data": (tensor.data_ptr(), False),
         }
 
@@ -205,7 +208,10 @@ def record(shared: Shared, network: nn.Module, tensors: Sequence[Tensor]) -> Rec
         with torch.cuda.stream(own), unremembered():
             recording.record(network)
     except BaseException:
-        _mend_random_numbers(device)
+        try:
+            _mend_random_numbers(device)
+        except RuntimeError as error:  # must not hide what came first
+            _log.warning("Random numbers may not be had on %s any more: %s", device, error)
         raise
     finally:
         now.wait_stream(own)

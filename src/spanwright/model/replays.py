@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from spanwright.model import kernels
 from spanwright.model.recording import Recording, Shared, record, unremembered
 from spanwright.modes.plan import modules_of
 
@@ -197,6 +198,7 @@ def _circumstances(modules: Sequence[nn.Module]) -> tuple[object, ...]:
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
         torch.are_deterministic_algorithms_enabled(),
+        kernels.enabled,
         _precision_of_products(),
         tuple(
             (

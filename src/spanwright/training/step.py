@@ -17,6 +17,7 @@ from spanwright.losses import span_loss
 from spanwright.model.replays import Replays
 from spanwright.train_config import LossOptions
 from spanwright.training.agreement import Part
+from spanwright.training.randomness import random_state, set_random_state
 from spanwright.training.stream import MicroBatch
 from spanwright.training.world import World
 
@@ -120,15 +121,20 @@ class Stepper:
         return StepResult(verdict.loss / num_cells, norm, num_rows, verdict.signal)
 
     def _losses(self, number: int, micro_batches: Sequence[MicroBatch], num_cells: int) -> list[Tensor]:
-        """The summed loss of each, whose gradients add up. Where memory runs out, that of recordings is given up."""
+        """The summed loss of each, whose gradients add up. Where memory runs out, that of recordings is given up.
+
+        The second try draws the same random numbers: a run that goes on from the state before may need no second one.
+        """
+        before = random_state() if self._replays is not None and len(self._replays) > 0 else None
         try:
             return [self._accumulate(number, micro, num_cells) for micro in micro_batches]
         except TrainingError as error:
-            for_memory = isinstance(error.__cause__, torch.OutOfMemoryError)
-            if not for_memory or self._replays is None or len(self._replays) == 0:
+            if before is None or not isinstance(error.__cause__, torch.OutOfMemoryError):
                 raise
+        assert self._replays is not None
         self._optimizer.zero_grad(set_to_none=True)
-        self._replays.give_up("a step needs their memory")
+        self._replays.give_up("a step needs the memory of recordings")
+        set_random_state(before)
         return [self._accumulate(number, micro, num_cells) for micro in micro_batches]
 
     def _accumulate(self, number: int, micro: MicroBatch, num_cells: int) -> Tensor:

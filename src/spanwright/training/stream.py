@@ -176,7 +176,10 @@ class Ahead:
         if self._device.type == "cpu" or self._next is not None:
             return
         try:
-            self._next = [micro.to(self._device) for micro in self.read()]
+            self._next = self.read()
+            self._next = [micro.to(self._device) for micro in self._next]
+        except torch.OutOfMemoryError:
+            pass  # the step sends them, and knows what to do
         except Exception as error:
             self._trouble = error
 

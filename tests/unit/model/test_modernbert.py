@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def states(transformer, batch):
 def test_in_float32_nothing_changes(pair):
     plain, made, batch = pair
     assert torch.equal(states(made, batch), states(plain, batch))
-    assert type(made.layers[3]) is modernbert.PreciseLayer
+    assert type(made.layers[3]) is modernbert.ModernBertEncoderLayer
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
@@ -84,7 +85,27 @@ def test_norms_of_another_kind_are_left_alone():
 
     transformer.layers[2].mlp_norm.__class__ = OwnNorm
     modernbert.adopt(transformer)
-    assert not any(isinstance(module, modernbert.PreciseLayer) for module in transformer.modules())
+    assert not any(isinstance(module, modernbert.ModernBertEncoderLayer) for module in transformer.modules())
+
+
+def test_layers_that_hand_on_other_things_are_left_alone(monkeypatch):
+    transformer = AutoModel.from_config(transformer_config(CONFIG))
+    kind = modernbert.plain.ModernBertEncoderLayer
+    monkeypatch.setattr(kind, "forward", lambda self, hidden_states, sliding_window_mask=None: None)
+    modernbert.adopt(transformer)
+    assert {type(layer) for layer in transformer.layers} == {kind}
+
+
+def test_layers_to_shard_are_found_by_transformers_name(pair):
+    from accelerate.utils.dataclasses import get_module_class_from_name
+
+    assert get_module_class_from_name(pair[1], "ModernBertEncoderLayer") is modernbert.ModernBertEncoderLayer
+
+
+def test_a_copy_and_a_pickle_are_the_same(pair):
+    _, made, batch = pair
+    for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(states(twin, batch), states(made, batch))
 
 
 @pytest.mark.parametrize("changes", [{}, {"fuse_layers": True}, {"span_mode": "token_level"}])

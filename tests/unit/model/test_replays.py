@@ -150,6 +150,7 @@ def test_an_update_in_place_needs_no_new_recording(on_a_gpu):
     [
         lambda patch, model: patch.setattr(torch, "is_grad_enabled", lambda: False),
         lambda patch, model: patch.setattr(torch, "is_autocast_enabled", lambda device: True),
+        lambda patch, model: patch.setattr(replays.kernels, "enabled", False),
         lambda patch, model: patch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True),
         lambda patch, model: patch.setattr(replays, "_precision_of_products", lambda: "tf32"),
         lambda patch, model: patch.setattr(model.spans, "training", True),
@@ -158,7 +159,18 @@ def test_an_update_in_place_needs_no_new_recording(on_a_gpu):
         lambda patch, model: patch.setattr(model.backbone.transformer.config, "_attn_implementation", "eager"),
         lambda patch, model: patch.setitem(model.spans.out_project._modules, "1", torch.nn.GELU().eval()),
     ],
-    ids=["gradients", "precision", "determinism", "TF32", "mode", "probability", "width", "attention", "function"],
+    ids=[
+        "gradients",
+        "precision",
+        "kernels",
+        "determinism",
+        "TF32",
+        "mode",
+        "probability",
+        "width",
+        "attention",
+        "function",
+    ],
 )
 def test_what_a_recording_has_fixed_tells_it_apart(change, on_a_gpu, monkeypatch):
     model = tiny_extractor().model

@@ -44,6 +44,20 @@ def test_a_device_has_the_next_ones_already(device, read_ahead, micro_batches):
         assert {micro.batch.input_ids.device.type for micro in ahead.read()} == {device}
 
 
+def test_rows_for_which_there_is_no_memory_yet_are_sent_by_their_step(micro_batches, monkeypatch):
+    def exhausted(self, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ahead = Ahead(iter(micro_batches), 2, torch.device("meta"))
+    assert origins(ahead.read()) == ["0", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(MicroBatch, "to", exhausted)
+        ahead.prepare()
+    found = ahead.read()
+    assert origins(found) == ["2", "3"]
+    assert {micro.batch.input_ids.device.type for micro in found} == {"cpu"}
+
+
 def test_what_goes_wrong_ahead_is_the_next_steps_trouble(micro_batches):
     def source():
         yield micro_batches[0]

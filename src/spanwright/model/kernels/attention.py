@@ -31,7 +31,7 @@ class Tables(NamedTuple):
     of_queries: Tensor
 
 
-def fit(query: Tensor) -> bool:
+def fits(query: Tensor) -> bool:
     """Whether queries (B, S, heads, d) are for the kernels."""
     kind = query.dtype in _KINDS and query.shape[-1] in _SIZES
     return kind and query.shape[1] <= _LONGEST and query.numel() > 0
@@ -202,7 +202,7 @@ def _scores(
 
 
 @triton.jit
-def _kept(seed, pair, i, j, length, dropout):
+def _factors(seed, pair, i, j, length, dropout):
     """(queries, keys) 1 / (1 - dropout) where kept, 0 where dropped."""
     kept = tl.rand(tl.load(seed) + pair, i[:, None] * length + j[None, :], _ROUNDS) >= dropout
     return tl.where(kept, 1.0 / (1.0 - dropout), 0.0)
@@ -240,7 +240,7 @@ def _attended(
         shrunk = tl.exp(largest - shift)
         total = total * shrunk + tl.sum(weight, axis=1)
         if DROPS:
-            weight *= _kept(seed, pair, i, j, length, dropout)
+            weight *= _factors(seed, pair, i, j, length, dropout)
         given = tl.load(value + states + j[:, None] * step + place, mask=known, other=0.0)
         found = found * shrunk[:, None] + tl.dot(weight.to(given.dtype), given, input_precision="ieee")
         largest = larger
@@ -285,9 +285,9 @@ def _of_keys_and_values(
         weight = tl.exp(score - tl.load(sums + pair * length + i, mask=i < length, other=0.0)[:, None])
         of_weight = tl.dot(wanted, tl.trans(given), input_precision="ieee")
         if DROPS:
-            kept = _kept(seed, pair, i, j, length, dropout)
-            value_gradient += tl.dot(tl.trans((weight * kept).to(wanted.dtype)), wanted, input_precision="ieee")
-            of_weight *= kept
+            factors = _factors(seed, pair, i, j, length, dropout)
+            value_gradient += tl.dot(tl.trans((weight * factors).to(wanted.dtype)), wanted, input_precision="ieee")
+            of_weight *= factors
         else:
             value_gradient += tl.dot(tl.trans(weight.to(wanted.dtype)), wanted, input_precision="ieee")
         mean = tl.sum(got.to(tl.float32) * wanted.to(tl.float32), axis=1)  # of `of_weight`, by weight
@@ -330,4 +330,4 @@ def _of_queries(
     tl.store(of_query + states + i[:, None] * step + place, (found * scale).to(of_query.dtype.element_ty), mask=listed)
 
 
-__all__ = ["Tables", "attend", "attend_packed", "fit"]
+__all__ = ["Tables", "attend", "attend_packed", "fits"]

@@ -10,6 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 _AT_ONCE = 1024
+_KINDS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def fits(states: Tensor) -> bool:
+    """Whether states are for the kernel."""
+    return states.dtype in _KINDS
 
 
 def gated(states: Tensor) -> Tensor:
@@ -79,4 +85,4 @@ def _of_states(states, gradient, found, size, AT_ONCE: tl.constexpr):
     tl.store(found + where + size, (wanted * first * share).to(kind), mask=inside)
 
 
-__all__ = ["gated"]
+__all__ = ["fits", "gated"]

@@ -17,11 +17,12 @@ _MOST_LABELS = 64
 _KINDS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def fit(starts: Tensor, ends: Tensor, labels: Tensor) -> bool:
-    """Whether these are for the kernels: few labels, numbers of one kind."""
+def fits(starts: Tensor, ends: Tensor, labels: Tensor, max_width: int) -> bool:
+    """Whether these are for the kernels: few labels, numbers of one kind, a row's states counted in 32 bits."""
     kinds = {starts.dtype, ends.dtype, labels.dtype}
     few = 0 < labels.shape[1] <= _MOST_LABELS and starts.shape[0] > 0
-    return few and len(kinds) == 1 and starts.dtype in _KINDS
+    counted = starts[0].numel() * max_width < 1 << 31 if few else False
+    return counted and len(kinds) == 1 and starts.dtype in _KINDS
 
 
 def products(
@@ -111,7 +112,7 @@ def _products(
         start = tl.load(starts + first[:, None] * size + place, mask=real & inside, other=0.0)
         end = tl.load(ends + last[:, None] * size + place, mask=real & inside, other=0.0)
         state = start + end
-        living = state > 0
+        living = ~(state <= 0)  # NaN lives on, as in the plain form
         if DROPS:
             living = living & (tl.rand(tl.load(seed) + row, span[:, None] * size + place) >= dropout)
         if KEEPS:
@@ -191,4 +192,4 @@ def _of_labels(
     tl.store(of_labels + where, (total * scale).to(of_labels.dtype.element_ty), mask=tl.trans(asked) & inside)
 
 
-__all__ = ["fit", "gradients", "products"]
+__all__ = ["fits", "gradients", "products"]

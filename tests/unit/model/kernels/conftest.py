@@ -1,4 +1,7 @@
-"""Kernels on a processor: `make kernels` has Triton interpret them; tests/gpu/kernels_on_gpu.py tries them on a GPU."""
+"""Kernels on a processor: `make kernels` has Triton interpret them; tests/gpu/kernels_on_gpu.py tries them on a GPU.
+
+Triton's interpreter cannot compute in bfloat16, which is therefore tried on a GPU alone.
+"""
 
 import importlib.util
 import os

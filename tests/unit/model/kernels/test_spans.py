@@ -55,6 +55,24 @@ def test_dropout_keeps_as_many_as_it_says_and_others_in_each_row():
     assert torch.equal(spans.products(*ones, 1, 0.4, recording=True)[1][0], draws[0])
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter
+def test_what_is_no_number_stays_none():
+    starts, ends, named = (torch.ones(1, 4, 16), torch.ones(1, 4, 16), torch.ones(1, 2, 16))
+    starts[0, 0, 3], starts[0, 2, 5], ends[0, 2, 5] = float("nan"), float("inf"), -float("inf")
+    found, _ = spans.products(starts, ends, named, 2, 0.0, recording=False)
+    expected, _ = markers.products(starts, ends, named, 2, 0.0, recording=False)
+    real = (~markers.beyond(found)).expand_as(found)
+    assert torch.equal(found.isnan()[real], expected.isnan()[real])
+    assert found[0, 0].isnan().all()
+
+
+def test_a_row_of_too_many_states_is_left_to_the_plain_form():
+    some = torch.empty(1, 4096, 4096, device="meta")
+    labels = torch.empty(1, 9, 4096, device="meta")
+    assert spans.fits(some, some, labels, 12)
+    assert not spans.fits(some, some, labels, 128)
+
+
 def test_without_a_backward_nothing_is_kept():
     ones = [torch.ones(1, 4, 16), torch.ones(1, 4, 16), torch.ones(1, 2, 16)]
     found, (alive,) = spans.products(*ones, 2, 0.0, recording=False)
