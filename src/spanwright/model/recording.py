@@ -24,12 +24,13 @@ class Shared:
         self.lock = threading.RLock()
         self.pools: dict[bool, Any] = {}
         self.stream: Any = None  # on which all of them are made
+        self.gradients: list[Tensor] = []
         self.turn: weakref.ref[Turn] | None = None
         self._replayed_on: Any = None
 
     def forget(self) -> None:
         """Let go of memory that no recording is left to use: torch refuses to record into such a pool again."""
-        self.pools = {}
+        self.pools, self.gradients = {}, []
 
     @property
     def is_waiting(self) -> bool:
@@ -95,11 +96,13 @@ class Recording:
         if not wanted:
             return
         self._gradient = torch.zeros_like(logits)
+        if not self._shared.gradients:
+            self._shared.gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
         with _capture(self._backward, pool):
             found: Sequence[Tensor | None] = torch.autograd.grad(logits, wanted, self._gradient, allow_unused=True)
-        self._used = [gradient is not None for gradient in found]
-        # right after a replay they are there; held as tensors, each recording's would take memory of their own
-        self._kept = [_unowned(gradient) for gradient in found if gradient is not None]
+            self._used = [gradient is not None for gradient in found]
+            self._kept = [each for each, used in zip(self._shared.gradients, self._used, strict=True) if used]
+            torch._foreach_copy_(self._kept, [gradient for gradient in found if gradient is not None])
 
     def replay(self, tensors: Sequence[Tensor]) -> Tensor:
         """The logits for tensors of the recorded shapes; a backward of them is replayed too."""
@@ -122,7 +125,7 @@ class Recording:
         return self._logits.clone()
 
     def backward(self, turn: Turn, gradient: Tensor) -> list[Tensor | None]:
-        """The gradients of the parameters: copies, for any other replay may write to the same place.
+        """The gradients of the parameters: copies, for the next backward writes to the same place.
 
         Raises:
             RuntimeError: what the backward needs is gone, or was changed.
@@ -143,27 +146,6 @@ class Recording:
             copies = iter(torch._foreach_mul(self._kept, 1.0))  # of all in a few kernels
             turn.is_over = True
         return [next(copies) if used else None for used in self._used]
-
-
-class _Memory:
-    """Where a tensor lies, told without holding on to it."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        size = tensor.element_size()
-        self.__cuda_array_interface__ = {
-            "version": 3,
-            "shape": tuple(tensor.shape),
-            "strides": tuple(stride * size for stride in tensor.stride()),
-            "typestr": f"<{'f' if size > 2 else 'i'}{size}",  # the protocol does not know bfloat16
-            "data": (tensor.data_ptr(), False),
-        }
-
-
-def _unowned(tensor: Tensor) -> Tensor:
-    """A tensor of the same memory, which may be given away all the same."""
-    if tensor.numel() == 0:
-        return tensor
-    return torch.as_tensor(_Memory(tensor), device=tensor.device).view(tensor.dtype)
 
 
 class _Body(nn.Module):
