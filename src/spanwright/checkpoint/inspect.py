@@ -15,7 +15,9 @@ from spanwright.checkpoint.package import Package
 from spanwright.checkpoint.weights import weight_files
 from spanwright.model import GLiNER
 from spanwright.model.disentangled import BandedAttention
+from spanwright.model.modernbert import RotaryAttention
 from spanwright.model.replays import ENCODERS
+from spanwright.model.spans import MarkerSpans
 
 _CARD = "README.md"
 _PART_NAMES = ("backbone", "label_encoder", "context", "fusion", "labels", "tokens", "spans", "relations")
@@ -110,7 +112,15 @@ def _choices(model: GLiNER) -> dict[str, str]:
         "device": "cuda, for there is one" if on_gpu else "cpu, for there is no GPU that torch can use",
         "dtype": "float32, the answers of training; float16 is faster on a GPU",
         "attention": "banded, the same numbers as transformers' DeBERTa" if banded else f"{kind}, of transformers",
+        "kernels": _kernels(model),
     }
+
+
+def _kernels(model: GLiNER) -> str:
+    parts = {type(part) for part in model.modules()}
+    named = {MarkerSpans: "span products", BandedAttention: "attention", RotaryAttention: "attention, positions, gate"}
+    own = [name for kind, name in named.items() if kind in parts]
+    return f"of our own on a GPU with Triton: {', '.join(own)}" if own else "none of our own for this kind"
 
 
 def _licence(card: str) -> str | None:
