@@ -106,6 +106,24 @@ def test_a_batch_waits_once_for_its_answers():
     assert operations.waits <= (1 + OF_LSTM) * batches  # the list of candidates, which a GPU does not wait for either
 
 
+def test_the_next_rows_are_read_after_the_backward_and_before_the_host_waits(tmp_path, monkeypatch):
+    extractor = tiny_extractor()
+    micro = MicroBatch(*training_batch(extractor), ("a", "b"))
+    seen = []
+    monkeypatch.setattr(Stepper, "_require_finite_losses", staticmethod(lambda *_: seen.append("losses are known")))
+
+    def meanwhile():
+        gradients = [p.grad is not None for p in extractor.model.parameters()]
+        seen.append("after the backward" if any(gradients) else "before it")
+
+    with open_world(LoopOptions(), tmp_path, "cpu") as world:
+        model, stepped = world.prepare(extractor.model, torch.optim.SGD(extractor.model.parameters(), lr=0.0))
+        stepper = Stepper(world, model, stepped, loss=LossOptions(), max_grad_norm=1.0)
+        stepper.step(1, lambda: [micro] * 2, received=lambda: 0, meanwhile=meanwhile)
+        world.release(model)
+    assert seen == ["after the backward", "losses are known"]
+
+
 def test_a_step_waits_as_often_for_one_micro_batch_as_for_four(tmp_path):
     extractor = tiny_extractor("deberta-v2")
     batch, targets = training_batch(extractor)

@@ -99,6 +99,16 @@ def test_many_labels_on_few_positions(extractor, num):
     assert {e.label for e in found} <= set(labels)
 
 
+def test_what_every_group_of_labels_finds_counts(extractor):
+    labels = [f"kind {number}" for number in range(100)]
+    groups = label_groups(extractor.encoder, tuple(labels))
+    options = DecodeOptions(threshold=0.3, multi_label=True)
+    found = {entity.label for entity in extractor.extract(SENTENCES[0], labels, options)}
+    alone = [{entity.label for entity in extractor.extract(SENTENCES[0], list(group), options)} for group in groups]
+    assert sum(map(bool, alone)) > 1  # else one group would do
+    assert sum(bool(found & set(group)) for group in groups) > 1
+
+
 def test_labels_stay_together_where_words_and_prompt_fit(extractor):
     """As in gliner, which asks all labels at once: the same scores wherever it does not cut."""
     encoder = extractor.encoder

@@ -135,6 +135,21 @@ def test_the_loss_by_hand():
     assert margin.item() == pytest.approx(-math.log(0.7))
 
 
+@pytest.mark.parametrize(("value", "target"), [(1.0, 0.95), (0.0, 0.05)])
+def test_smoothing_moves_targets_towards_a_half(value, target):
+    found = cell_loss(torch.tensor([math.log(3)]), torch.tensor([value]), LossOptions(label_smoothing=0.1))
+    assert found.item() == pytest.approx(-target * math.log(0.75) - (1 - target) * math.log(0.25))
+
+
+def test_a_plain_loss_is_that_of_a_focal_one_without_focus():
+    """Logits too large for a probability among them; the plain one takes another way."""
+    logits = torch.tensor([-200.0, -30.0, -1.0, 0.0, 2.0, 200.0]).repeat(2)
+    values = torch.tensor([0.0, 1.0]).repeat_interleave(6)
+    plain = cell_loss(logits, values, LossOptions())
+    weighted = cell_loss(logits, values, LossOptions(focal_alpha=0.5))
+    torch.testing.assert_close(plain, 2 * weighted)
+
+
 def test_a_lost_positive_keeps_its_gradient_in_the_mean():
     for reduction, gradient in (("mean", -1.0), ("sum", 0.0)):
         logit = torch.tensor([-40.0], requires_grad=True)

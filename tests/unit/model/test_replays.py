@@ -474,7 +474,7 @@ def test_a_batch_counts_as_large_by_its_subtokens(on_a_gpu, monkeypatch):
         monkeypatch.setattr(replays, "_LARGE", least)
         with modes.inference(extractor.model):
             extractor.model(batch)
-        widths.append(on_a_gpu[-1].shapes[0][1])
-    length = batch.input_ids.shape[1]
-    assert widths == [rounded(length), length + -length % 16]
+        widths.append((on_a_gpu[-1].shapes[0][1], on_a_gpu[-1].shapes[4][1]))
+    finely = [length + -length % 16 for length in (batch.input_ids.shape[1], batch.word_starts.shape[1])]
+    assert widths == [(rounded(batch.input_ids.shape[1]), rounded(70)), tuple(finely)]
     assert widths[0] > widths[1]
