@@ -28,6 +28,13 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
+def milliseconds(work: Callable[[], object], *, times: int = 5, warm_ups: int = 4) -> float:
+    """Median milliseconds on the wall, until the device is done."""
+    for _ in range(warm_ups):
+        work()
+    return statistics.median(timed(work)[0] for _ in range(times)) * 1e3
+
+
 def side_by_side(works: Mapping[str, Callable[[], object]], *, repeats: int, warm_ups: int = 1) -> dict[str, Any]:
     """Median and spread of each work's seconds; the works take turns, so that a busy machine slows all of them."""
     for _ in range(warm_ups):

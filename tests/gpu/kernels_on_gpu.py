@@ -7,14 +7,13 @@ Needs a CUDA device and Triton, which torch brings on Linux.
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from itertools import product
 
 import shapes
 import torch
+from timing import milliseconds
 from torch import Tensor
 
 from spanwright.model import disentangled, kernels, markers, modernbert
@@ -54,17 +53,6 @@ def compare(case: tuple[int, ...], kind: torch.dtype, dropout: float) -> float:
         pairs = [(found[row], expected[0]), *((g[row], w[0]) for g, w in zip(given, wanted, strict=True))]
         worst = max(worst, *(off(*pair) for pair in pairs))
     return worst
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(9):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[3:]) * 1e3
 
 
 def time_both(case: tuple[int, ...], kind: torch.dtype) -> str:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import cProfile
 import pstats
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import shapes
 import torch
+from timing import milliseconds
 from torch import Tensor
 
 from spanwright import modes
@@ -70,12 +69,12 @@ def warm(replays: Any, on: bool, work: Callable[[], object]) -> None:
     work()
 
 
-def look(shape: str) -> list[tuple[str, str, bool]]:
+def look(shape: str) -> Iterator[tuple[str, str, bool]]:
+    """What is looked at, what was found, and whether it is right; one after another, for a lease may end."""
     extractor = shapes.extractor(shape)
     model = extractor.model.to("cuda")
     model.train()
     replays: Any = model.replays
-    rows = []
     for name, precision in PRECISIONS.items():
         replays.clear()
         batch, other = (batch_of(extractor, 2 if precision is None else 8, first=first) for first in (0, 40))
@@ -90,7 +89,7 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
         if count != 1:
             print(f"refused: {refused}")
         right = count == 1 and worst <= max(2 * repeat, 1e-6 if precision is None else 1e-2)
-        rows.append((f"gradients, {name}", f"{worst:.1e} off, a repetition {repeat:.1e}; {count} recording", right))
+        yield ((f"gradients, {name}", f"{worst:.1e} off, a repetition {repeat:.1e}; {count} recording", right))
     batch, other = batch_of(extractor, 2), batch_of(extractor, 2, first=40)
     # weights that change in place, as an optimizer's do
     replays.clear()
@@ -102,7 +101,7 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
     changed = gradients(model, batch, None)
     stop(replays)
     off = equal(changed, gradients(model, batch, None))
-    rows.append(("weights changed in place", f"{off:.1e} off", off < 1e-5))
+    yield (("weights changed in place", f"{off:.1e} off", off < 1e-5))
 
     def two_forwards() -> None:
         with modes.training_step(model):
@@ -127,43 +126,42 @@ def look(shape: str) -> list[tuple[str, str, bool]]:
             work()
             found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
         off = equal(*found)
-        rows.append((name, f"{off:.1e} off", off < 1e-5))
+        yield ((name, f"{off:.1e} off", off < 1e-5))
     replays.clear()
     seen_by_hook: list[int] = []
     hook = next(model.backbone.transformer.children()).register_forward_hook(lambda *_: seen_by_hook.append(1))
     gradients(model, batch, None)
     hook.remove()
-    rows.append(("a hook is called", str(len(seen_by_hook)), len(seen_by_hook) == 1))
+    yield (("a hook is called", str(len(seen_by_hook)), len(seen_by_hook) == 1))
     model.zero_grad()
     model.eval()
     texts, labels = shapes.short_texts(24), shapes.label_names()
     answers = {}
     for kind in (torch.float32, torch.float16):
         model.to(kind)
-        milliseconds = {}
+        took = {}
         for on in (False, True):
             warm(replays, on, lambda: [extractor.extract(text, labels) for text in texts])
             answers[on] = [[(e.start, e.end, e.label) for e in extractor.extract(text, labels)] for text in texts]
             extractor.extract(texts[0], labels)
-            milliseconds[on] = median(lambda texts=texts: [extractor.extract(text, labels) for text in texts]) / 24
-        told = f"{milliseconds[False]:.2f} ms to {milliseconds[True]:.2f}, {len(replays)} recordings"
-        rows.append((f"one text, {str(kind)[6:]}", told, answers[True] == answers[False]))
+            took[on] = milliseconds(lambda texts=texts: [extractor.extract(text, labels) for text in texts]) / 24
+        told = f"{took[False]:.2f} ms to {took[True]:.2f}, {len(replays)} recordings"
+        yield ((f"one text, {str(kind)[6:]}", told, answers[True] == answers[False]))
     counts = []
     for kind in (torch.float32, torch.bfloat16, torch.float16):  # recordings of weights that are no more
         model.to(kind)
         extractor.extract(texts[0], labels)
         counts.append(len(replays))
-    rows.append(("weights of other kinds", f"{counts} recordings {replays.refused[:90]}", counts == [1, 1, 1]))
-    rows.append(("a recording that fails", *a_failure(model, batch)))
+    yield (("weights of other kinds", f"{counts} recordings {replays.refused[:90]}", counts == [1, 1, 1]))
+    yield (("a recording that fails", *a_failure(model, batch)))
     model.float().train()
     for name, precision in PRECISIONS.items():
         many = batch_of(extractor, 32)
-        milliseconds = {}
+        took = {}
         for on in (False, True):
             warm(replays, on, lambda p=precision, many=many: gradients(model, many, p))
-            milliseconds[on] = median(lambda p=precision, many=many: gradients(model, many, p))
-        rows.append((f"32 rows, {name}", f"{milliseconds[False]:.1f} ms to {milliseconds[True]:.1f}", True))
-    return rows
+            took[on] = milliseconds(lambda p=precision, many=many: gradients(model, many, p))
+        yield ((f"32 rows, {name}", f"{took[False]:.1f} ms to {took[True]:.1f}", True))
 
 
 def a_failure(model: GLiNER, batch: Any) -> tuple[str, bool]:
@@ -193,18 +191,6 @@ def a_failure(model: GLiNER, batch: Any) -> tuple[str, bool]:
     with modes.inference(model):
         model(batch)
     return f"{told}; then {len(replays)} recording", bool(right and told) and len(replays) == 1
-
-
-def median(work: Callable[[], object]) -> float:
-    """Milliseconds."""
-    times = []
-    for _ in range(9):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[4:]) * 1e3
 
 
 def where(shape: str) -> None:
